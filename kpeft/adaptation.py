@@ -1,0 +1,247 @@
+"""Put a method on a model, and take it off again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kpeft.files import replacing
+from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.methods.method import Method, Plan
+from kpeft.sites import (
+    Layout,
+    TrainableFlags,
+    build_in_place,
+    clear_compilation,
+    replace_layer,
+    set_trainable,
+    uncompiled,
+    variable_paths,
+)
+
+logger = logging.getLogger("kpeft")
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of scalars.
+
+    Attributes:
+        trainable: Those that training moves: the adapters', and what the method trains of the model itself.
+        total: All of the model's and the adapters'.
+    """
+
+    trainable: int
+    total: int
+
+
+class Adaptation:
+    """A model with a method on it; made by `adapt`.
+
+    Attributes:
+        model: The adapted model.
+        method: The method.
+        adapters: The adapter layers by structural path; empty for selective methods.
+        merged: Whether what was learned is folded into the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        method: Method,
+        adapters: Mapping[str, AdapterLayer],
+        flags: TrainableFlags,
+        trained: Iterable[str],
+    ) -> None:
+        self.model = model
+        self.method = method
+        self.adapters = dict(adapters)
+        self.merged = False
+        self._flags = flags
+        self._start = self._values(trained)
+
+    def trained_variables(self) -> dict[str, Any]:
+        """Returns every variable that training moves, by structural path: what an adapter file holds."""
+        return {path: v for path, v in variable_paths(self.model).items() if v.trainable}
+
+    def start_values(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns what the trained variables of the model itself held before `adapt`, by structural path."""
+        return dict(self._start)
+
+    def parameter_counts(self) -> ParameterCounts:
+        """Counts trainable and all parameters."""
+        sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
+        return ParameterCounts(sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes))
+
+    def merge(self) -> None:
+        """Folds what was learned into the model: it computes the same, with less work, and `detach` will keep it.
+
+        Selective methods have nothing to fold; merging only makes `detach` keep what they trained.
+
+        Raises:
+            ValueError: If the model is merged already, or an adapter cannot be folded into a kernel.
+        """
+        if self.merged:
+            raise ValueError("the adaptation is merged already; call unmerge() first.")
+        for adapter in self._mergeable():
+            adapter.merge()
+        self.merged = True
+
+    def unmerge(self) -> None:
+        """Takes the changes out of the kernels again, bit for bit.
+
+        Raises:
+            ValueError: If the model is not merged.
+        """
+        if not self.merged:
+            raise ValueError("the adaptation is not merged; there is nothing to unmerge.")
+        for adapter in self._mergeable():
+            adapter.unmerge()
+        self.merged = False
+
+    def _mergeable(self) -> list[MergeableAdapter]:
+        mergeable = [adapter for adapter in self.adapters.values() if isinstance(adapter, MergeableAdapter)]
+        if len(mergeable) < len(self.adapters):
+            raise ValueError(f"method {self.method.name!r} has layers that cannot be merged into a kernel.")
+        return mergeable
+
+    def detach(self) -> Any:
+        """Takes the method off the model and clears the model's compilation.
+
+        A merged model keeps what was learned; any other is bit for bit what it was before `adapt`. Trainable flags are
+        as before `adapt` either way.
+
+        Returns:
+            The model.
+        """
+        if not self.merged:
+            self._assign(self._start)
+        self._show_bases()
+        self._flags.restore()
+        self.adapters = {}
+        clear_compilation(self.model)
+        return self.model
+
+    @contextmanager
+    def disabled(self) -> Iterator[Any]:
+        """Within the context the model computes what it did before `adapt`, in functions that are compiled already,
+        too.
+
+        Meant for prediction: what is trained within it is lost.
+
+        Yields:
+            The model.
+        """
+        merged = self.merged
+        if merged:
+            self.unmerge()
+        trained = self._values(self._start)
+        for adapter in self.adapters.values():
+            adapter.disable()
+        self._assign(self._start)
+        try:
+            yield self.model
+        finally:
+            self._assign(trained)
+            for adapter in self.adapters.values():
+                adapter.enable()
+            if merged:
+                self.merge()
+
+    def save_model(self, path: str | Path) -> None:
+        """Writes the merged model, adapters gone, as a `.keras` file that reloads to the same outputs.
+
+        The model itself is afterwards what it was. (A plain `model.save` of an adapted KerasHub model cannot be opened
+        again: KerasHub's layers rebuild their own sublayers and know of no adapters.)
+
+        Args:
+            path: File name, ending in `.keras`.
+
+        Raises:
+            ValueError: If the name does not end in `.keras`, or an adapter cannot be folded into a kernel.
+        """
+        path = Path(path)
+        if path.suffix != ".keras":
+            raise ValueError(f"save_model writes a .keras file. Received: path={str(path)!r}")
+        merged = self.merged
+        if not merged:
+            self.merge()
+        flags = TrainableFlags.of(self.model)
+        self._show_bases()
+        self._flags.restore()
+        try:
+            with replacing(path) as temporary, uncompiled(self.model):
+                self.model.save(temporary)
+        finally:
+            for adapter in self.adapters.values():
+                replace_layer(self.model, adapter.base, adapter)
+            flags.restore()
+            if not merged:
+                self.unmerge()
+
+    def _show_bases(self) -> None:
+        for adapter in reversed(self.adapters.values()):
+            replace_layer(self.model, adapter, adapter.base)
+
+    def _values(self, paths: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
+        variables = variable_paths(self.model)
+        return {path: np.array(ops.convert_to_numpy(variables[path].value)) for path in paths}
+
+    def _assign(self, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        variables = variable_paths(self.model)
+        for path, value in values.items():
+            variables[path].assign(value)
+
+
+def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
+    """Puts a method on a model, in place: wraps the layers it names and freezes all that it does not train.
+
+    Args:
+        model: A KerasHub text classifier or any built `keras.Model`. If it is compiled, its compilation is cleared.
+        method: What to do, such as `kpeft.LoRA(rank=8)`.
+        seed: Decides where new weights start and what the adapters' dropout drops.
+
+    Returns:
+        The adaptation; `adaptation.model` is `model`.
+
+    Raises:
+        ValueError: If the model is not built, or the method does not fit it. The model is then as it was.
+    """
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(f"adapt needs a built keras.Model: call it once on data, or build it. Received: {model!r}")
+    layout = Layout.of(model)
+    plan = method.plan(layout)
+    flags = TrainableFlags.of(model)
+    trained = {id(layout.variables[path]) for path in plan.trained}
+    try:
+        adapters = _make_adapters(layout, plan, seed)
+    except Exception:
+        flags.restore()
+        raise
+    if model.compiled:
+        logger.warning("model %r was compiled; adapt cleared its optimizer and loss: compile it again.", model.name)
+    clear_compilation(model)
+    for adapter in adapters.values():
+        replace_layer(model, adapter.base, adapter)
+        trained |= {id(variable) for variable in adapter.own_trainable_variables}
+    set_trainable(model, trained)
+    return Adaptation(model, method, adapters, flags, plan.trained)
+
+
+def _make_adapters(layout: Layout, plan: Plan, seed: int) -> dict[str, AdapterLayer]:
+    adapters = {}
+    for path, wrap in plan.wraps.items():
+        adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
+        build_in_place(adapter)
+        adapters[path] = adapter
+    return adapters

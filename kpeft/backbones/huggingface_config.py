@@ -1,0 +1,245 @@
+"""A Hugging Face config.json read into the sizes, rates and activation that KerasHub's constructors leave out."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL_TYPES: dict[str, str] = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "albert": "albert",
+    "deberta-v2": "deberta_v3",
+    "xlm-roberta": "xlm_roberta",
+}
+"""Family name of each supported `model_type`."""
+
+ACTIVATIONS: dict[str, str] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_approximate",
+    "gelu_fast": "gelu_approximate",
+    "gelu_pytorch_tanh": "gelu_approximate",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Ours for each supported activation: `gelu` is exact, x·Φ(x); `gelu_approximate` is the tanh formula."""
+
+# Family -> our name -> its key, where the family does not call it what BERT does.
+_BERT_KEYS = {
+    "vocabulary_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "hidden_dim": "hidden_size",
+    "intermediate_dim": "intermediate_size",
+    "positions": "max_position_embeddings",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "head_dropout": "classifier_dropout",
+}
+_KEYS: dict[str, dict[str, str]] = {
+    "distilbert": {
+        "num_layers": "n_layers",
+        "num_heads": "n_heads",
+        "hidden_dim": "dim",
+        "intermediate_dim": "hidden_dim",
+        "activation": "activation",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "head_dropout": "seq_classif_dropout",
+    },
+    "albert": {"head_dropout": "classifier_dropout_prob"},
+    "deberta_v3": {"head_dropout": "cls_dropout"},
+}
+# What Hugging Face assumes where the file is silent; None: as `dropout`.
+_DEFAULTS: dict[str, Any] = {"activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "head_dropout": None}
+_FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "distilbert": {"head_dropout": 0.2},
+    "albert": {"activation": "gelu_new", "dropout": 0.0, "attention_dropout": 0.0, "head_dropout": 0.1},
+}
+# Other values of these change the forward pass in a way that KerasHub's backbones cannot follow.
+_FIXED: dict[str, dict[str, Any]] = {
+    "albert": {"position_embedding_type": "absolute"},
+    "deberta_v3": {
+        "relative_attention": True,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "conv_kernel_size": 0,
+        "type_vocab_size": 0,
+        "pooler_hidden_act": "gelu",
+    },
+}
+_FIXED_EVERYWHERE: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What a checkpoint says about its encoder.
+
+    Args:
+        family: Our family name.
+        vocabulary_size: Rows of the word embeddings.
+        num_layers: Transformer layers.
+        num_heads: Attention heads.
+        hidden_dim: Width.
+        intermediate_dim: Width of the feed-forward layers.
+        positions: Rows of the position embeddings, RoBERTa's two unused ones included.
+        activation: A value of `ACTIVATIONS`.
+        dropout: Rate after embeddings, attention and feed-forward.
+        attention_dropout: Rate on attention probabilities.
+        head_dropout: Rate before the classifier.
+        pooler_dropout: Rate before the head's first Dense, where it has one.
+        epsilon: LayerNorm's.
+        initializer_range: Standard deviation of a new head's kernels.
+        embedding_dim: Width of the embeddings (ELECTRA, ALBERT).
+        num_segments: Rows of the token-type embeddings.
+        num_groups: Groups of shared layers (ALBERT).
+        num_inner_repetitions: Layers in each group (ALBERT).
+        bucket_size: Relative positions (DeBERTa).
+    """
+
+    family: str
+    vocabulary_size: int
+    num_layers: int
+    num_heads: int
+    hidden_dim: int
+    intermediate_dim: int
+    positions: int
+    activation: str
+    dropout: float
+    attention_dropout: float
+    head_dropout: float
+    pooler_dropout: float
+    epsilon: float
+    initializer_range: float
+    embedding_dim: int
+    num_segments: int
+    num_groups: int
+    num_inner_repetitions: int
+    bucket_size: int
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that a row may have."""
+        # RoBERTa counts positions from its padding id on: the first two rows are never read.
+        return self.positions - 2 if self.family in ("roberta", "xlm_roberta") else self.positions
+
+    def backbone_options(self) -> dict[str, Any]:
+        """Arguments of the family's KerasHub constructor, dropout aside."""
+        options: dict[str, Any] = {
+            "vocab_size" if self.family == "electra" else "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "max_sequence_length": self.max_length,
+        }
+        if self.family in ("bert", "electra", "albert"):
+            options["num_segments"] = self.num_segments
+        if self.family in ("electra", "albert"):
+            options["embedding_dim"] = self.embedding_dim
+        if self.family == "albert":
+            options |= {"num_groups": self.num_groups, "num_inner_repetitions": self.num_inner_repetitions}
+        if self.family == "deberta_v3":
+            options["bucket_size"] = self.bucket_size
+        return options
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: If the file cannot be read or holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object. Received: {type(value).__name__}")
+    return value
+
+
+def read_config(path: Path) -> EncoderConfig:
+    """Reads the config.json of a Hugging Face folder.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If the architecture is not supported, or a value is missing or out of range.
+    """
+    return parse_config(read_json(path), str(path))
+
+
+def parse_config(raw: dict[str, Any], where: str) -> EncoderConfig:
+    """Checks a config.json's content; `where` names it in errors."""
+    model_type = raw.get("model_type")
+    family = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        supported = ", ".join(MODEL_TYPES)
+        raise ValueError(
+            f"{where}: unsupported architecture; use one of {supported}. Received: model_type={model_type!r}"
+        )
+    _check_fixed(raw, family, where)
+    keys = _BERT_KEYS | _KEYS.get(family, {})
+    values: dict[str, Any] = {ours: raw.get(key) for ours, key in keys.items()}
+    defaults = _DEFAULTS | _FAMILY_DEFAULTS.get(family, {})
+    values |= {ours: default for ours, default in defaults.items() if values[ours] is None}
+    if values["head_dropout"] is None:
+        values["head_dropout"] = values["dropout"]
+    values |= {
+        "pooler_dropout": raw.get("pooler_dropout", 0.0) if family == "deberta_v3" else values["head_dropout"],
+        "epsilon": 1e-12
+        if family == "distilbert"
+        else raw.get("layer_norm_eps", 1e-7 if family == "deberta_v3" else 1e-12),
+        "initializer_range": raw.get("initializer_range", 0.02),
+        "embedding_dim": raw.get("embedding_size", 128),
+        "num_segments": raw.get("type_vocab_size", 2) or 1,
+        "num_groups": raw.get("num_hidden_groups", 1),
+        "num_inner_repetitions": raw.get("inner_group_num", 1),
+        "bucket_size": raw.get("position_buckets", 256),
+    }
+    for ours, value in values.items():
+        _check_value(ours, value, f"{where}: {keys.get(ours, ours)}")
+    if values["hidden_dim"] % values["num_heads"]:
+        raise ValueError(
+            f"{where}: hidden size {values['hidden_dim']} does not divide into {values['num_heads']} heads"
+        )
+    return EncoderConfig(family=family, **{**values, "activation": ACTIVATIONS[values["activation"]]})
+
+
+def _check_fixed(raw: dict[str, Any], family: str, where: str) -> None:
+    for key, needed in (_FIXED_EVERYWHERE | _FIXED.get(family, {})).items():
+        value = raw.get(key, needed)
+        if value != needed and value is not None:
+            raise ValueError(f"{where}: {key} must be {needed!r}, no KerasHub backbone follows it. Received: {value!r}")
+
+
+_RATES = ("dropout", "attention_dropout", "head_dropout", "pooler_dropout")
+
+
+def _check_value(ours: str, value: Any, where: str) -> None:
+    if ours == "activation":
+        if value not in ACTIVATIONS:
+            raise ValueError(f"{where} must be one of {', '.join(ACTIVATIONS)}. Received: {value!r}")
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if ours in _RATES:
+        if not (number and 0 <= value < 1):
+            raise ValueError(f"{where} must be a rate from 0 to below 1. Received: {value!r}")
+    elif ours in ("epsilon", "initializer_range"):
+        if not (number and value > 0):
+            raise ValueError(f"{where} must be a positive number. Received: {value!r}")
+    elif not (number and isinstance(value, int) and value > 0):
+        raise ValueError(f"{where} must be a positive integer. Received: {value!r}")

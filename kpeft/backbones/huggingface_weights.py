@@ -1,0 +1,148 @@
+"""Copies a Hugging Face checkpoint's tensors into a classifier's variables, by the names in kpeft/families.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from kpeft.backbones.safetensors_files import SafetensorsFolder
+from kpeft.families import FAMILIES
+from kpeft.sites import walk
+
+# Structural path in the backbone -> module, for what is no place to adapt. RoBERTa's positions are read apart.
+_SEGMENTED = {
+    "token_embedding": "word_embeddings",
+    "position_embedding": "position_embeddings",
+    "segment_embedding": "token_type_embeddings",
+}
+_TOKENS_AND_POSITIONS = {"token_embedding": "word_embeddings", "position_embedding": "position_embeddings"}
+_EMBEDDINGS: dict[str, dict[str, str]] = {
+    "bert": _SEGMENTED,
+    "roberta": {"embeddings/token_embedding": "word_embeddings"},
+    "distilbert": {f"token_and_position_embedding/{path}": name for path, name in _TOKENS_AND_POSITIONS.items()},
+    "electra": _SEGMENTED,
+    "albert": _SEGMENTED,
+    "deberta_v3": {"token_embedding": "word_embeddings"},
+    "xlm_roberta": {"embeddings/token_embedding": "word_embeddings"},
+}
+_MODELS = {"deberta_v3": "deberta", "xlm_roberta": "roberta"}
+
+
+def load_encoder(backbone: Any, family: str, tensors: SafetensorsFolder) -> None:
+    """Assigns every variable of an encoder, pooler aside.
+
+    Args:
+        backbone: A KerasHub backbone of the checkpoint's sizes.
+        family: Its family.
+        tensors: The checkpoint, of any task or none.
+
+    Raises:
+        ValueError: If a tensor is missing or has another shape.
+    """
+    model = _MODELS.get(family, family)
+    prefixed = any(name.startswith(f"{model}.") for name in tensors.names)
+    layers = dict(walk(backbone))
+
+    def name_of(module: str) -> str:
+        # A checkpoint of the bare encoder has no prefix.
+        return module if prefixed else module.removeprefix(f"{model}.")
+
+    for place in FAMILIES[family].places:
+        if place.in_head or place.term == "pooler":
+            continue
+        for path, module in _expand(place.keras, place.hugging_face, layers):
+            _load_layer(layers[path], name_of(module), tensors)
+    for path, module in _EMBEDDINGS[family].items():
+        (variable,) = layers[path].weights
+        variable.assign(tensors.read(name_of(f"{model}.embeddings.{module}.weight"), tuple(variable.shape)))
+    if model == "roberta":
+        _load_roberta_positions(layers["embeddings/position_embedding"], name_of(f"{model}.embeddings"), tensors)
+    if model == "deberta":
+        table = layers["rel_embedding"].rel_embeddings
+        table.assign(tensors.read(name_of(f"{model}.encoder.rel_embeddings.weight"), tuple(table.shape)))
+
+
+def load_head(classifier: keras.Model, backbone: Any, family: str, tensors: SafetensorsFolder) -> list[str]:
+    """Assigns the classification head, and the pooler where the encoder has one, if the checkpoint holds them.
+
+    Args:
+        classifier: The classifier, for its `pooled_dense` and `logits`.
+        backbone: Its backbone, for its `pooled_dense`.
+        family: Its family.
+        tensors: The checkpoint.
+
+    Returns:
+        The layers that stay new: of the head, all or none; one for another number of labels is not loaded.
+
+    Raises:
+        ValueError: If a tensor of the pooler or of a head with as many labels has another shape.
+    """
+    model = _MODELS.get(family, family)
+    head, new = {}, []
+    for place in FAMILIES[family].places:
+        if place.in_head:
+            head[place.hugging_face] = classifier.get_layer(place.keras)
+        elif place.term == "pooler":
+            names = (place.hugging_face, place.hugging_face.removeprefix(f"{model}."))
+            module = next((name for name in names if f"{name}.weight" in tensors.names), None)
+            if module is None:
+                new.append(place.keras)
+            else:
+                _load_layer(backbone.get_layer(place.keras), module, tensors)
+    logits = next(module for module, layer in head.items() if layer.name == "logits")
+    present = all(f"{module}.{part}" in tensors.names for module in head for part in ("weight", "bias"))
+    if not present or tensors.shape(f"{logits}.bias") != tuple(head[logits].bias.shape):
+        return [*new, *(layer.name for layer in head.values())]
+    for module, layer in head.items():
+        _load_layer(layer, module, tensors)
+    return new
+
+
+def _expand(path: str, module: str, layers: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns (path, module) for every layer number, and inner number, that the model has."""
+    found = []
+    for number in range(len(layers)):
+        for inner in range(len(layers)):
+            numbered = path.replace("{L}", str(number)).replace("{I}", str(inner))
+            if numbered not in layers:
+                break
+            found.append((numbered, module.replace("{L}", str(number)).replace("{I}", str(inner))))
+            if "{I}" not in path:
+                break
+        if "{L}" not in path or path.replace("{L}", str(number)).replace("{I}", "0") not in layers:
+            break
+    return found
+
+
+def _load_layer(layer: Any, module: str, tensors: SafetensorsFolder) -> None:
+    if isinstance(layer, keras.layers.LayerNormalization):
+        for variable, part, old in ((layer.gamma, "weight", "gamma"), (layer.beta, "bias", "beta")):
+            # Checkpoints converted from TensorFlow long ago kept its names.
+            name = f"{module}.{old}" if f"{module}.{old}" in tensors.names else f"{module}.{part}"
+            variable.assign(tensors.read(name, tuple(variable.shape)))
+        return
+    outputs = int(np.prod(layer.bias.shape))
+    inputs = int(np.prod(layer.kernel.shape)) // outputs
+    kernel = tensors.read(f"{module}.weight", (outputs, inputs))
+    bias = tensors.read(f"{module}.bias", (outputs,))
+    layer.kernel.assign(kernel.T.reshape(layer.kernel.shape))
+    layer.bias.assign(bias.reshape(layer.bias.shape))
+
+
+def _load_roberta_positions(layer: Any, embeddings: str, tensors: SafetensorsFolder) -> None:
+    rows, width = layer.position_embeddings.shape
+    positions = tensors.read(f"{embeddings}.position_embeddings.weight", (rows + 2, width))[2:]
+    layer.position_embeddings.assign(
+        positions + _token_type(f"{embeddings}.token_type_embeddings.weight", width, tensors)
+    )
+
+
+def _token_type(name: str, width: int, tensors: SafetensorsFolder) -> npt.NDArray[np.float32]:
+    """Returns the row that Hugging Face adds to every token; KerasHub has no such table, so positions take it in."""
+    if name not in tensors.names:
+        return np.zeros(width, dtype=np.float32)
+    rows = tensors.shape(name)[0] if tensors.shape(name) else 1
+    return tensors.read(name, (rows, width))[0]

@@ -1,0 +1,148 @@
+"""What a run is asked to do: frozen dataclasses, checked across fields, with no Keras in sight."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kpeft.glue.tasks import get_task
+from kpeft.methods import Method
+
+SCHEDULES = ("linear", "constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained; a *step* is one optimiser update throughout.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        batch_size: Rows of one micro-batch.
+        learning_rate: Peak rate.
+        schedule: `"linear"` (decay to 0), `"cosine"` (decay to 0) or `"constant"`, each after the warm-up.
+        warmup: Below 1 a share of all steps, else a number of steps.
+        weight_decay: Decoupled decay; never on biases and LayerNorms.
+        adam_epsilon: Adam's epsilon.
+        clip_norm: Largest global gradient norm, or `None`.
+        gradient_accumulation: Micro-batches of one step.
+        max_steps: Stop after this many steps, or `None`. The schedule is laid over the steps that will be made.
+        eval_steps: Evaluate every so many steps; `None` means at the end of each epoch.
+        patience: Stop after so many evaluations without a better selection score, or `None`.
+        save_steps: Save a checkpoint every so many steps; `None` means at the end of each epoch.
+        keep: How many checkpoints to keep.
+        seed: Decides the order of rows and the dropout.
+    """
+
+    epochs: int = 3
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    schedule: str = "linear"
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    adam_epsilon: float = 1e-8
+    clip_norm: float | None = 1.0
+    gradient_accumulation: int = 1
+    max_steps: int | None = None
+    eval_steps: int | None = None
+    patience: int | None = None
+    save_steps: int | None = None
+    keep: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "gradient_accumulation", "keep"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("max_steps", "eval_steps", "patience", "save_steps"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, "at least 1", value)
+        for name in ("weight_decay", "warmup", "seed"):
+            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        for name in ("learning_rate", "adam_epsilon"):
+            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
+        _require(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}", self.schedule)
+        _require(self.warmup < 1 or self.warmup == int(self.warmup), "warmup", "below 1 or whole", self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where rows come from.
+
+    Attributes:
+        data_dir: A folder of GLUE TSVs. Without it tensorflow-datasets loads them, or `offline` makes sample rows.
+        tfds_dir: Where tensorflow-datasets keeps what it prepared.
+        offline: Touch no network: use the bundled sample rows unless `data_dir` says otherwise.
+        max_length: Longest row in tokens, special tokens included.
+        limit: Use only so many training rows, or `None`.
+    """
+
+    data_dir: str | None = None
+    tfds_dir: str | None = None
+    offline: bool = False
+    max_length: int = 128
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.max_length >= 8, "max_length", "at least 8", self.max_length)
+        _require(self.limit is None or self.limit >= 1, "limit", "at least 1", self.limit)
+        _require(not (self.data_dir and self.tfds_dir), "data_dir", "left out where tfds-dir is given", self.data_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        task: A GLUE task, such as `"mrpc"`.
+        method: How to fine-tune. `None`, allowed only with `adapter`, goes on with the adapter's own.
+        preset: Which pretrained model, as `kpeft.load_classifier` takes it.
+        data: Where rows come from.
+        training: How to train.
+        precision: `"float32"`, or `"bfloat16"`: bfloat16 arithmetic on float32 weights.
+        adapter: Folder of an adapter to start from, or `None`.
+        output_dir: Where the run's files go.
+        overwrite: Replace a run that is there already.
+        resume: Go on with the run that is there from its last saved step.
+    """
+
+    task: str
+    method: Method | None
+    output_dir: str
+    preset: str = "bert_base_en_uncased"
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    precision: str = "float32"
+    adapter: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        task = get_task(self.task)
+        _require(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}", self.precision)
+        if task.train is None and self.adapter is None:
+            raise ValueError(f"task {task.name} has no training rows: give the adapter of an MNLI run with --adapter.")
+        if self.method is None and self.adapter is None:
+            raise ValueError("a run needs a --method, or an --adapter to start from.")
+        if self.overwrite and self.resume:
+            raise ValueError("--overwrite and --resume exclude each other.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the configuration as a JSON object."""
+        from kpeft.methods.fields import method_to_json
+
+        method = None if self.method is None else method_to_json(self.method)
+        return {
+            "task": self.task,
+            "method": method,
+            "preset": self.preset,
+            "data": asdict(self.data),
+            "training": asdict(self.training),
+            "precision": self.precision,
+            "adapter": self.adapter,
+        }
+
+
+def _require(holds: bool, name: str, expected: str, received: object) -> None:
+    if not holds:
+        raise ValueError(f"{name.replace('_', '-')} must be {expected}. Received: {received!r}")

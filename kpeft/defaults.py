@@ -1,0 +1,53 @@
+"""What a run uses where the user says nothing: learning rates by method, epochs by task, as data with their sources.
+
+Starting points, not tuned values: none was chosen by looking at a validation split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Default:
+    """A value and where it is from."""
+
+    value: Any
+    source: str
+
+
+_BERT = "Devlin et al., 2019, arXiv 1810.04805, A.3 (2e-5 to 5e-5, 3 epochs)"
+_LORA = "Hu et al., 2021, arXiv 2106.09685, table 9: RoBERTa-base"
+_BITFIT = "the BitFit authors' code: 1e-3, where full fine-tuning takes 1e-5"
+
+LEARNING_RATES: dict[str, Default] = {
+    "full": Default(2e-5, _BERT),
+    "freeze": Default(5e-5, _BERT),
+    "head": Default(1e-3, "the rate of the other methods that train few parameters"),
+    "bitfit": Default(1e-3, _BITFIT),
+    "layernorm": Default(1e-3, "as for BitFit, whose parameters it shares"),
+    "lora": Default(5e-4, _LORA),
+}
+TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {
+    ("lora", task): Default(4e-4, _LORA) for task in ("mrpc", "cola", "qnli", "stsb")
+}
+EPOCHS: dict[str, Default] = {
+    "cola": Default(5, "small training sets gain from more passes: Mosbach et al., 2021, arXiv 2006.04884"),
+    "mrpc": Default(5, "as for cola"),
+    "stsb": Default(5, "as for cola"),
+    "rte": Default(10, "as for cola"),
+    "wnli": Default(5, "as for cola"),
+}
+DEFAULT_EPOCHS = Default(3, _BERT)
+
+
+def learning_rate(task: str, method: str) -> float:
+    """Returns the default peak learning rate of a method on a task."""
+    default = TASK_LEARNING_RATES.get((method, task)) or LEARNING_RATES[method]
+    return float(default.value)
+
+
+def epochs(task: str) -> int:
+    """Returns the default number of epochs on a task."""
+    return int(EPOCHS.get(task, DEFAULT_EPOCHS).value)

@@ -1,0 +1,230 @@
+"""One run, in the order it happens: backbone, rows, method, training, scores, files."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+
+from kpeft.adaptation import Adaptation, adapt
+from kpeft.adapters import load_adapter, save_adapter
+from kpeft.backbones.loading import Backbone, check_max_length, load_backbone
+from kpeft.config import DataConfig, RunConfig
+from kpeft.files import replacing
+from kpeft.glue.metrics import compute_metrics
+from kpeft.glue.sources import open_source
+from kpeft.glue.tasks import Task, get_task
+from kpeft.glue.tokens import EncodedRows, encode
+from kpeft.results import FILE, RunResult, Score
+from kpeft.sites import random_states, variable_paths
+from kpeft.training import Evaluation, TrainingResult, predict_logits, train
+from kpeft.training.loop import CHECKPOINTS, HISTORY
+
+logger = logging.getLogger("kpeft")
+
+ADAPTER = "adapter"
+PREDICTIONS = "predictions.tsv"
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+class InterruptedRun(Exception):  # noqa: N818  (it is no error)
+    """The run ended at a signal; what was done is saved."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run as token ids.
+
+    Attributes:
+        source: Name of where they come from.
+        train: Training rows, or `None` for a task that has none.
+        validation: Validation rows by the prefix of their metrics.
+        unlabelled: Rows to predict, for a task that has only those.
+    """
+
+    source: str
+    train: EncodedRows | None
+    validation: Mapping[str, EncodedRows]
+    unlabelled: EncodedRows | None
+
+
+def run_experiment(config: RunConfig) -> RunResult:
+    """Runs what `config` asks for and writes result.json, history.jsonl and adapter/ into its output folder.
+
+    Args:
+        config: The run.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        ValueError: If the configuration, the data, the preset or the adapter does not fit; nothing is written then.
+        InterruptedRun: At SIGINT or SIGTERM; `--resume` goes on from there.
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
+    task, output = get_task(config.task), Path(config.output_dir)
+    check_output(output, config)
+    seed = config.training.seed
+    backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=_POLICIES[config.precision])
+    data = load_data(task, backbone, config.data)
+    adaptation = place_method(backbone.classifier, config)
+    if config.overwrite:
+        clear_output(output)
+    if data.train is None:
+        trained = None
+        write_predictions(output, task, predict_logits(backbone.classifier, _required(data.unlabelled), _EVAL_BATCH))
+    else:
+        trained = fine_tune(adaptation, task, data, config)
+        save_adapter(adaptation, output / ADAPTER)
+        if trained.interrupted:
+            raise InterruptedRun(f"interrupted at step {trained.steps}; --resume goes on from there.")
+    result = describe(config, adaptation, data, trained)
+    result.write(output)
+    return result
+
+
+_EVAL_BATCH = 64
+
+
+def check_output(folder: Path, config: RunConfig) -> None:
+    """Checks that a run may write into its output folder.
+
+    Raises:
+        ValueError: If the folder is a file, holds a run that is to stay, or nothing to go on from.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output-dir {folder} is no folder.")
+    held = [name for name in (FILE, HISTORY, ADAPTER, CHECKPOINTS, PREDICTIONS) if (folder / name).exists()]
+    if config.resume and (folder / FILE).exists():
+        raise ValueError(f"--output-dir {folder} holds a finished run; there is nothing to resume.")
+    if held and not (config.overwrite or config.resume):
+        raise ValueError(
+            f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder, --resume an "
+            "interrupted run, or replace it with --overwrite."
+        )
+
+
+def clear_output(folder: Path) -> None:
+    """Removes an older run's files, and nothing else."""
+    for name in (FILE, HISTORY, PREDICTIONS):
+        (folder / name).unlink(missing_ok=True)
+    for name in (ADAPTER, CHECKPOINTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def load_data(task: Task, backbone: Backbone, config: DataConfig) -> Data:
+    """Reads and tokenises all rows of a run."""
+    check_max_length(backbone, config.max_length)
+    source = open_source(data_dir=config.data_dir, tfds_dir=config.tfds_dir, offline=config.offline)
+
+    def encoded(split: str, limit: int | None = None) -> EncodedRows:
+        return encode(source.rows(task, split).head(limit), backbone.tokenizer, config.max_length)
+
+    return Data(
+        source=source.name,
+        train=None if task.train is None else encoded(task.train, config.limit),
+        validation={prefix: encoded(split) for prefix, split in task.validation.items()},
+        unlabelled=encoded(task.test[""]) if task.train is None else None,
+    )
+
+
+def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
+    """Puts the run's method on the model, with the weights of `config.adapter` if there is one.
+
+    Raises:
+        ValueError: If the method asked for is not the adapter's.
+    """
+    if config.adapter is None:
+        return adapt(model, _required(config.method), seed=config.training.seed)
+    adaptation = load_adapter(model, config.adapter)
+    if config.method is not None and config.method.name != adaptation.method.name:
+        raise ValueError(
+            f"--method {config.method.name} does not fit --adapter {config.adapter}, "
+            f"which holds {adaptation.method.name}."
+        )
+    return adaptation
+
+
+def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig) -> TrainingResult:
+    """Trains, and leaves the model with the weights of the best evaluation."""
+    variables = variable_paths(adaptation.model)
+    result = train(
+        adaptation.model,
+        variables,
+        _required(data.train),
+        random_states=random_states(adaptation.model),
+        config=config.training,
+        task_loss="regression" if task.regression else "classification",
+        evaluate=lambda model: evaluate(model, task, data.validation),
+        score=task.selection_score,
+        output_dir=Path(config.output_dir),
+        resume=config.resume,
+        identity=config.to_json(),
+    )
+    for path, value in (result.best_weights or {}).items():
+        variables[path].assign(value)
+    return result
+
+
+def evaluate(model: keras.Model, task: Task, validation: Mapping[str, EncodedRows]) -> dict[str, float]:
+    """Returns the task's metrics over each whole validation split."""
+    metrics: dict[str, float] = {}
+    for prefix, rows in validation.items():
+        values = compute_metrics(task, predict_logits(model, rows, _EVAL_BATCH), rows.labels)
+        metrics |= {f"{prefix}/{name}" if prefix else name: value for name, value in values.items()}
+    return metrics
+
+
+def write_predictions(folder: Path, task: Task, logits: np.ndarray[Any, Any]) -> None:
+    """Writes predicted labels in the form that GLUE's server takes: index and prediction, tab-separated."""
+    lines = ["index\tprediction", *(f"{i}\t{task.labels[label]}" for i, label in enumerate(logits.argmax(axis=-1)))]
+    with replacing(folder / PREDICTIONS) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: TrainingResult | None) -> RunResult:
+    """Gathers what result.json holds."""
+    counts = adaptation.parameter_counts()
+    timing = {"total_seconds": time.time() - psutil.Process().create_time()}
+    if trained is not None:
+        timing |= {
+            "train_seconds": trained.timing.train_seconds,
+            "train_examples_per_second": trained.timing.train_examples_per_second,
+            "compile_seconds": trained.timing.compile_seconds,
+        }
+    return RunResult(
+        task=config.task,
+        method=adaptation.method.name,
+        preset=config.preset,
+        seed=config.training.seed,
+        config=config.to_json(),
+        parameters={"trainable": counts.trainable, "total": counts.total},
+        data={
+            "source": data.source,
+            "train_examples": len(data.train or ()),
+            "validation_examples": sum(len(rows) for rows in data.validation.values()),
+        },
+        best=_score(trained and trained.best),
+        last=_score(trained and trained.last),
+        timing=timing,
+    )
+
+
+def _score(evaluation: Evaluation | None) -> Score | None:
+    if evaluation is None:
+        return None
+    return Score(step=evaluation.step, epoch=evaluation.epoch, metrics=evaluation.metrics)
+
+
+def _required(value: Any) -> Any:
+    assert value is not None
+    return value

@@ -1,0 +1,6 @@
+"""Keras layers that methods place, for any Keras project."""
+
+from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+
+__all__ = ["AdapterLayer", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]

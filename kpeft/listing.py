@@ -1,0 +1,36 @@
+"""What --list prints: methods with their trainable parameters, and tasks."""
+
+from __future__ import annotations
+
+import sys
+
+from kpeft.glue.tasks import TASKS
+from kpeft.methods import METHODS
+
+TRAINABLE: dict[str, tuple[int, int]] = {
+    "full": (109_483_778, 124_644_866),
+    "head": (1_538, 592_130),
+    "bitfit": (104_450, 694_274),
+    "layernorm": (39_938, 630_530),
+    "freeze": (21_855_746, 21_855_746),
+    "lora": (296_450, 887_042),
+}
+"""Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
+
+
+def print_list() -> None:
+    """Prints the tables on standard output."""
+    lines = [f"{'method':<12}{'BERT-base':>14}{'RoBERTa-base':>14}  trains (two labels, the method's defaults)"]
+    for name, method in METHODS.items():
+        bert, roberta = TRAINABLE[name]
+        lines.append(f"{name:<12}{bert:>14,}{roberta:>14,}  {method.summary}")
+    lines += ["", f"{'task':<8}{'labels':<40}  best by"]
+    for task in TASKS.values():
+        labels = ", ".join(task.labels) if task.labels else "score from 0 to 5"
+        best = "predicted only" if task.train is None else " and ".join(task.selection)
+        lines.append(f"{task.name:<8}{labels:<40}  {best}")
+    lines += [
+        "",
+        "minilm and every KerasHub preset of BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT, DeBERTa-v3 and XLM-RoBERTa",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")

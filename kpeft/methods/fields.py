@@ -1,0 +1,85 @@
+"""A method's fields as text and as JSON: command-line flags and adapter_config.json derive from the dataclass alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from kpeft.methods import METHODS, Method
+
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+def field_types(method: type[Method]) -> dict[str, Any]:
+    """Returns the type of each field of a method, by name."""
+    hints = typing.get_type_hints(method)
+    return {field.name: hints[field.name] for field in dataclasses.fields(method)}
+
+
+def parse_field(method: type[Method], name: str, text: str) -> Any:
+    """Reads a field's value from the command line.
+
+    A tuple is `a,b`, a mapping `a=1,b=2`, a truth value `true` or `false`, and an absent value `none`.
+
+    Raises:
+        ValueError: If the text does not fit the field's type.
+    """
+    try:
+        return _parse(field_types(method)[name], text)
+    except (ValueError, TypeError) as error:
+        flag = name.replace("_", "-")
+        raise ValueError(f"--{flag} of method {method.name} cannot be {text!r}: {error}") from error
+
+
+def _parse(kind: Any, text: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if types.NoneType in arguments and text.lower() == "none":
+            return None
+        several = next((a for a in arguments if typing.get_origin(a) is tuple), None)
+        if several is not None and (str not in arguments or _is_list(text)):
+            return _parse(several, text)
+        return _parse(next(a for a in arguments if a is not types.NoneType), text)
+    if origin is tuple:
+        return tuple(_parse(arguments[0], part.strip()) for part in text.split(",") if part.strip())
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        pairs = [part.rsplit("=", 1) for part in text.split(",") if part.strip()]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError("expected name=value pairs separated by commas")
+        return {key.strip(): _parse(arguments[1], value) for key, value in pairs}
+    if kind is bool:
+        if text.lower() not in _TRUE + _FALSE:
+            raise ValueError("expected true or false")
+        return text.lower() in _TRUE
+    return kind(text)
+
+
+def _is_list(text: str) -> bool:
+    """Whether text for `str | tuple` is a list of names: a regular expression with a comma has other signs as well."""
+    return "," in text and all(part.strip().replace("-", "_").isidentifier() for part in text.split(","))
+
+
+def method_to_json(method: Method) -> dict[str, Any]:
+    """Returns a method as a JSON object: its name and its fields."""
+    values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    return {"name": method.name, **{k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}}
+
+
+def method_from_json(value: Mapping[str, Any]) -> Method:
+    """Returns the method that `method_to_json` described.
+
+    Raises:
+        ValueError: If the method or one of the fields is unknown.
+    """
+    fields = dict(value)
+    name = fields.pop("name", None)
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}.")
+    cls: Any = METHODS[name]
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+    if unknown:
+        raise ValueError(f"method {name} has no field {', '.join(unknown)}.")
+    return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in fields.items()})

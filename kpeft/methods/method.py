@@ -1,0 +1,78 @@
+"""What a method is: a frozen dataclass that says which layers to wrap, with what, and which variables to train."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from kpeft.layers.adapter_layer import AdapterLayer
+    from kpeft.sites import Layout
+
+BIASES = ("bias", "beta")
+"""Names of bias variables; `beta` is LayerNorm's."""
+
+Wrap = Callable[[Any, int], "AdapterLayer"]
+"""Makes the adapter of one layer: (layer, seed) -> adapter."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method does to one model.
+
+    Attributes:
+        wraps: How to wrap which layer, by structural path.
+        trained: Structural paths of the model's own variables that stay trainable; adapters' own always are.
+    """
+
+    wraps: Mapping[str, Wrap]
+    trained: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A way to fine-tune a model.
+
+    Attributes:
+        train_head: Train the whole classification head. If false its kernels are frozen, and its biases follow the
+            method.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    train_head: bool = field(default=True, metadata={"help": "train the whole head; false freezes its kernels"})
+
+    def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
+        """Returns how to wrap which layers; nothing, for a method without layers of its own."""
+        return {}
+
+    @abstractmethod
+    def trained(self, layout: Layout) -> set[str]:
+        """Returns the paths of the model's own variables that the method trains, the head apart."""
+
+    def plan(self, layout: Layout) -> Plan:
+        """Returns what this method does to the model.
+
+        Raises:
+            ValueError: If an option does not fit the model, or nothing would be trained.
+        """
+        from kpeft.targets import head_layers
+
+        head = {path for path in layout.variables if path.rpartition("/")[0] in head_layers(layout)}
+        trained = self.trained(layout)
+        if self.train_head:
+            trained |= head
+        else:
+            trained -= {path for path in head if not is_bias(path)}
+        wraps = self.wraps(layout)
+        if not trained and not wraps:
+            raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
+        return Plan(wraps, frozenset(trained))
+
+
+def is_bias(path: str) -> bool:
+    """Whether a variable's path ends in the name of a bias."""
+    return path.rpartition("/")[2] in BIASES

@@ -1,0 +1,87 @@
+"""Methods without layers of their own: full fine-tuning, head only, frozen lower layers, LayerNorm tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from kpeft.methods.method import Method
+
+if TYPE_CHECKING:
+    from kpeft.sites import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Method):
+    """Full fine-tuning: everything is trained."""
+
+    name: ClassVar[str] = "full"
+    summary: ClassVar[str] = "every weight"
+
+    def trained(self, layout: Layout) -> set[str]:
+        return set(layout.variables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadOnly(Method):
+    """A frozen encoder: only the classification head is trained."""
+
+    name: ClassVar[str] = "head"
+    summary: ClassVar[str] = "the classification head"
+
+    def trained(self, layout: Layout) -> set[str]:
+        return set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze(Method):
+    """Fine-tuning of the upper layers (Lee et al., 2019, https://arxiv.org/abs/1911.03090).
+
+    Attributes:
+        layers: How many transformer layers to freeze, from the input on. `None` freezes three quarters of them (rounded
+            down), which the paper finds to cost at most a tenth of the quality.
+        embeddings: Freeze what comes before the first layer, too.
+    """
+
+    name: ClassVar[str] = "freeze"
+    summary: ClassVar[str] = "all but the embeddings and the first transformer layers"
+
+    layers: int | None = field(default=None, metadata={"help": "how many layers to freeze; three quarters by default"})
+    embeddings: bool = field(default=True, metadata={"help": "freeze the embeddings, too"})
+
+    def trained(self, layout: Layout) -> set[str]:
+        from kpeft.targets import head_layers, layer_numbers, named_layers
+
+        numbers = layer_numbers(layout)
+        count = max(numbers.values()) + 1
+        layers = count * 3 // 4 if self.layers is None else self.layers
+        if not 0 <= layers <= count:
+            raise ValueError(
+                f"layers must be between 0 and {count}, the layers of the model. Received: layers={layers}"
+            )
+        poolers = {path for path, layer in named_layers(layout).items() if layer.place.term == "pooler"}
+        above = head_layers(layout) | poolers
+
+        def frozen(path: str) -> bool:
+            layer = path.rpartition("/")[0]
+            if layer in numbers:
+                return numbers[layer] < layers
+            return self.embeddings and layer not in above
+
+        return {path for path in layout.variables if not frozen(path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Method):
+    """LayerNorm tuning: scales and offsets of every LayerNorm (Zhao et al., 2023, https://arxiv.org/abs/2312.11420)."""
+
+    name: ClassVar[str] = "layernorm"
+    summary: ClassVar[str] = "scale and offset of every LayerNorm"
+
+    def trained(self, layout: Layout) -> set[str]:
+        import keras
+
+        norms = {path for path, layer in layout.layers.items() if isinstance(layer, keras.layers.LayerNormalization)}
+        if not norms:
+            raise ValueError(f"model {layout.model.name!r} has no LayerNormalization layer to tune.")
+        return {path for path in layout.variables if path.rpartition("/")[0] in norms}

@@ -1,0 +1,265 @@
+"""Fine-tune an encoder on a GLUE task: `python -m kpeft.run --task mrpc --method bitfit`.
+
+The only file that parses arguments. Exit status: 0 done, 1 failed while running, 2 bad usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kpeft._version import __version__
+from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
+from kpeft.glue.tasks import TASKS
+from kpeft.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from kpeft.results import RunResult
+
+
+class UsageError(ValueError):
+    """Bad arguments."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of printing the usage, so that every mistake gives one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        options = _parse(arguments)
+        if options.list:
+            from kpeft.listing import print_list
+
+            print_list()
+            return 0
+        config = make_config(options)
+        _choose_backend()
+        return _run(config)
+    except KeyboardInterrupt:
+        return _say("interrupted before the training began; nothing was written.", 130)
+    except UsageError as error:
+        return _say(str(error), 2)
+
+
+def _run(config: RunConfig) -> int:
+    from kpeft.experiment import InterruptedRun, run_experiment
+    from kpeft.training import NonFiniteLossError
+
+    try:
+        result = run_experiment(config)
+    except InterruptedRun as interruption:
+        return _say(str(interruption), 130)
+    except NonFiniteLossError as error:
+        return _say(str(error), 1)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        return _say(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        return _say(f"cannot write: {error}", 1)
+    _print_result(result, config)
+    return 0
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether kpeft raised the error, for the user; one from deeper down is a defect and keeps its traceback."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(innermost).is_relative_to(Path(__file__).parent)
+
+
+def _say(message: str, status: int) -> int:
+    sys.stderr.write(f"kpeft: {' '.join(message.split())}\n")
+    return status
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _choose_backend() -> None:
+    """Puts Keras on JAX before it is imported, whatever keras.json says."""
+    backend = os.environ.get("KERAS_BACKEND") or "jax"
+    if backend != "jax":
+        raise UsageError(f"kpeft runs on JAX, but KERAS_BACKEND={backend}: unset it or set it to jax.")
+    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        known = [name for action in parser._actions for name in action.option_strings]
+        raise UsageError(f"unknown argument {flag!r}.{_nearest(flag, known)}")
+    return options
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser; the flags of methods come from their fields."""
+    parser = _Parser(prog="python -m kpeft.run", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--version", action="version", version=f"kpeft {__version__}")
+    add("--list", action="store_true", help="show methods, tasks and their trainable parameters, and end")
+    add("--task", metavar="TASK", help=" ".join(TASKS))
+    add("--method", metavar="METHOD", help=" ".join(METHODS))
+    add(
+        "--preset", help="KerasHub preset, kaggle://…, hf://…, a local folder, or minilm (default bert_base_en_uncased)"
+    )
+    add("--data-dir", help="folder of GLUE TSVs (MRPC/train.tsv …); without it tensorflow-datasets loads glue/TASK")
+    add("--tfds-dir", help="where tensorflow-datasets keeps its data")
+    add("--offline", action="store_true", help="packaged encoder and bundled sample rows; touches no network")
+    add("--output-dir", help="where results go (default runs/TASK-METHOD-PRESET-seedSEED)")
+    add("--overwrite", action="store_true", help="replace the run that is in the output folder")
+    add("--resume", action="store_true", help="go on from the last saved step")
+    add("--adapter", help="adapter folder to start from; task ax needs one of MNLI")
+
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--epochs", type=int, help="passes over the training rows (default by task)")
+    add("--batch-size", type=int, help="rows of a micro-batch (default 16)")
+    add("--learning-rate", type=float, help="peak rate (default by task and method)")
+    add("--schedule", choices=SCHEDULES, help="after the warm-up (default linear)")
+    add("--warmup", type=float, help="below 1 a share of all steps, else steps (default 0.06)")
+    add("--weight-decay", type=float, help="not on biases and LayerNorms (default 0.01)")
+    add("--adam-epsilon", type=float, help="(default 1e-8)")
+    add("--clip-norm", type=float, help="largest gradient norm, 0 for none (default 1)")
+    add("--gradient-accumulation", type=int, help="micro-batches of a step (default 1)")
+    add("--max-length", type=int, help="longest row in tokens (default 128)")
+    add("--limit", type=int, help="use only so many training rows")
+    add("--max-steps", type=int, help="stop after so many steps")
+    add("--eval-steps", type=int, help="evaluate every so many steps (default: each epoch)")
+    add("--patience", type=int, help="stop after so many evaluations without a better score")
+    add("--save-steps", type=int, help="save a checkpoint every so many steps (default: each epoch)")
+    add("--keep", type=int, help="checkpoints to keep (default 1)")
+    add("--seed", type=int, help="(default 0)")
+    add("--precision", choices=PRECISIONS, help="(default float32)")
+
+    methods = parser.add_argument_group("methods", "values: a,b is a list, a=1,b=2 a mapping, true or false, none")
+    for flag, text in _method_flags().items():
+        methods.add_argument(f"--{flag}", metavar="VALUE", nargs="?", const="true", help=text)
+    return parser
+
+
+def _method_flags() -> dict[str, str]:
+    """Returns the help of each method flag, with the methods it belongs to."""
+    users: dict[str, dict[str, list[str]]] = {}
+    for name, method in METHODS.items():
+        for field in dataclasses.fields(method):
+            users.setdefault(field.name, {}).setdefault(field.metadata["help"], []).append(name)
+
+    def describe(texts: dict[str, list[str]]) -> str:
+        return "; ".join(
+            text if len(names) == len(METHODS) else f"{', '.join(names)}: {text}" for text, names in texts.items()
+        )
+
+    return {name.replace("_", "-"): describe(texts).replace("%", "%%") for name, texts in users.items()}
+
+
+def make_config(options: argparse.Namespace) -> RunConfig:
+    """Turns parsed options into a `RunConfig`.
+
+    Raises:
+        UsageError: If an option is missing, unknown or does not fit the others.
+    """
+    from kpeft import defaults
+
+    if options.task is None:
+        raise UsageError(f"--task is missing; one of {', '.join(TASKS)}.")
+    try:
+        method = _make_method(options)
+        given = {k: v for k, v in vars(options).items() if v is not None}
+        training = {f.name: given[f.name] for f in dataclasses.fields(TrainingConfig) if f.name in given}
+        if training.get("clip_norm") == 0:
+            training["clip_norm"] = None
+        if options.task in TASKS:
+            training.setdefault("epochs", defaults.epochs(options.task))
+            if method is not None:
+                training.setdefault("learning_rate", defaults.learning_rate(options.task, method.name))
+        data = {f.name: given[f.name] for f in dataclasses.fields(DataConfig) if f.name in given}
+        preset = options.preset or ("minilm" if options.offline else "bert_base_en_uncased")
+        output = options.output_dir or _default_output(options.task, method, preset, training.get("seed", 0))
+        return RunConfig(
+            task=options.task,
+            method=method,
+            preset=preset,
+            data=DataConfig(**data),
+            training=TrainingConfig(**training),
+            precision=options.precision or "float32",
+            adapter=options.adapter,
+            output_dir=output,
+            overwrite=options.overwrite,
+            resume=options.resume,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _default_output(task: str, method: Method | None, preset: str, seed: int) -> str:
+    name = preset.rstrip("/").rpartition("/")[2] or "preset"
+    return str(Path("runs") / f"{task}-{method.name if method else 'adapter'}-{name}-seed{seed}")
+
+
+def _make_method(options: argparse.Namespace) -> Method | None:
+    from kpeft.methods.fields import field_types, parse_field
+
+    flags = [flag.replace("-", "_") for flag in _method_flags()]
+    given = {flag: getattr(options, flag) for flag in flags if getattr(options, flag) is not None}
+    if options.method is None:
+        if given:
+            raise UsageError(f"--{next(iter(given)).replace('_', '-')} needs a --method.")
+        return None
+    if options.method not in METHODS:
+        raise UsageError(
+            f"unknown method {options.method!r}.{_nearest(options.method, list(METHODS))} Known: {', '.join(METHODS)}."
+        )
+    method = METHODS[options.method]
+    known = field_types(method)
+    for flag in given:
+        if flag not in known:
+            own = ", ".join(f"--{name.replace('_', '-')}" for name in known)
+            raise UsageError(
+                f"--{flag.replace('_', '-')} does not belong to method {method.name}, whose flags are {own}."
+            )
+    return method(**{flag: parse_field(method, flag, text) for flag, text in given.items()})
+
+
+def _print_result(result: RunResult, config: RunConfig) -> None:
+    lines = [
+        f"{result.task} {result.method} on {result.preset}, {result.data['source']} rows: "
+        f"{result.parameters['trainable']:,} of {result.parameters['total']:,} parameters trained"
+    ]
+    for name, score in (("best", result.best), ("last", result.last)):
+        if score is not None:
+            metrics = "  ".join(f"{key} {value:.4f}" for key, value in score.metrics.items())
+            lines.append(f"{name}: step {score.step}  {metrics}")
+    if result.data["source"] == "sample":
+        lines.append("These are made-up sample rows: the scores say nothing about GLUE.")
+    lines.append(f"{result.timing['total_seconds']:.0f} s; files in {config.output_dir}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""One training from start to end: everything that `model.fit` is given is made here."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import keras
+import numpy as np
+
+from kpeft.config import TrainingConfig
+from kpeft.glue.tokens import EncodedRows
+from kpeft.training.batches import TrainBatches
+from kpeft.training.callbacks import (
+    Evaluation,
+    Evaluations,
+    Evaluator,
+    FitState,
+    History,
+    Interruption,
+    LossLog,
+    Progress,
+    StepCallback,
+    StepEvents,
+)
+from kpeft.training.callbacks.checkpoints import Checkpoints
+from kpeft.training.callbacks.evaluation import Evaluate, Score
+from kpeft.training.checkpoint import Checkpoint, check_identity, load_checkpoint
+from kpeft.training.losses import MicroBatchLoss, TaskLoss, make_loss
+from kpeft.training.optimizer import AdamW, OptaxOptimizer
+from kpeft.training.plan import Plan
+from kpeft.training.schedules import Schedule, warmup_steps
+from kpeft.training.state import fingerprint, seed_random_states, state_variables, trained_variables, write_state
+from kpeft.training.timing import Timer, Timing
+
+HISTORY = "history.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training came to. The model itself is left at the last step.
+
+    Attributes:
+        best: The evaluation with the highest score; `None` where the run was interrupted before the first.
+        last: The evaluation after the last step, or the latest before an interruption.
+        best_weights: The trained variables at the best evaluation, by structural path.
+        steps: Steps done, those before a resume included.
+        epochs: Passes over the rows done.
+        interrupted: Whether SIGINT or SIGTERM ended it.
+        timing: Where this process's time went.
+    """
+
+    best: Evaluation | None
+    last: Evaluation | None
+    best_weights: Mapping[str, np.ndarray] | None
+    steps: int
+    epochs: float
+    interrupted: bool
+    timing: Timing
+
+
+def train(
+    model: keras.Model,
+    variables: Mapping[str, Any],
+    train_rows: EncodedRows,
+    *,
+    random_states: Mapping[str, Any],
+    config: TrainingConfig,
+    task_loss: TaskLoss,
+    evaluate: Evaluate,
+    score: Score,
+    output_dir: Path | None = None,
+    resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
+    shuffle: bool = True,
+    progress: bool = True,
+    callbacks: Sequence[StepCallback] = (),
+) -> TrainingResult:
+    """Trains what is trainable in a model. The same arguments on the same machine give the same result to the bit.
+
+    Args:
+        model: Takes token arrays and gives logits, shape (batch, C).
+        variables: Every variable of the model by structural path.
+        train_rows: The training rows.
+        random_states: State variable of each of the model's seed generators by structural path.
+        config: How to train.
+        task_loss: `"classification"` or `"regression"`.
+        evaluate: Gives the metrics of the model as it stands.
+        score: What of the metrics decides the best; higher is better.
+        output_dir: Gets history.jsonl and checkpoints; `None` keeps neither.
+        resume: Go on from the last checkpoint in `output_dir`.
+        identity: What else a resumed run must have in common with the first, such as its method; plain JSON.
+        shuffle: Without it, rows come in their own order in every epoch.
+        progress: Show progress on standard error.
+        callbacks: Called after each step, before the evaluation.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: No rows, nothing to train, nothing to resume, or a resumed run that is set up differently.
+        NonFiniteLossError: The loss of a step was NaN or infinite.
+    """
+    if len(train_rows) == 0:
+        raise ValueError("There is nothing to train on. Received: 0 training rows")
+    plan = make_plan(config, len(train_rows))
+    trained = trained_variables(model, variables)
+    schedule = make_schedule(config, plan)
+    compile_model(model, task_loss, make_optimizer(config, plan, schedule))
+    model.optimizer.build(model.trainable_variables)
+    seed_random_states(random_states, config.seed)
+    state = FitState(model=model, plan=plan, timer=Timer())
+    moving = state_variables(model, trained, random_states)
+    same = {
+        **(identity or {}),
+        "training": dataclasses.asdict(config),
+        "task_loss": task_loss,
+        "shuffle": shuffle,
+        "train_rows": fingerprint(train_rows) if output_dir else "",
+        "trained_variables": list(trained),
+    }
+    older = _prepare(output_dir, resume, same)
+    evaluations, history_length = Evaluations(), 0
+    if older is not None:
+        write_state(moving, older.arrays)
+        state.step, evaluations, history_length = older.step, older.evaluations, older.history_length
+    history = History(output_dir / HISTORY if output_dir else None, length=history_length)
+    losses, interruption = LossLog(history, schedule), Interruption()
+    steps: list[StepCallback] = [losses, *callbacks]
+    steps.append(
+        Evaluator(
+            evaluate=evaluate,
+            score=score,
+            every=config.eval_steps,
+            patience=config.patience,
+            trained=trained,
+            history=history,
+            losses=losses,
+            record=evaluations,
+        )
+    )
+    steps.append(interruption)
+    if output_dir is not None:
+        steps.append(
+            Checkpoints(
+                output_dir / CHECKPOINTS,
+                every=config.save_steps,
+                keep=config.keep,
+                identity=same,
+                variables=moving,
+                evaluations=evaluations,
+                history=history,
+                losses=losses,
+            )
+        )
+    if progress:
+        steps.append(Progress(plan.total_steps, start=state.step))
+    batches = TrainBatches(
+        train_rows, plan, seed=config.seed, start=plan.micro_batches_before(state.step), shuffle=shuffle
+    )
+    out_of_patience = config.patience is not None and evaluations.since_best >= config.patience
+    try:
+        if not (state.finished or out_of_patience):
+            with interruption.watch():
+                # One Keras epoch holds the whole run: see TrainBatches.
+                model.fit(batches, shuffle=False, verbose=0, callbacks=StepEvents(state, batches, steps))
+    finally:
+        for callback in steps:
+            callback.on_end(state)
+        history.close()
+    state.timer.switch(None)
+    return TrainingResult(
+        best=evaluations.best,
+        last=evaluations.last,
+        best_weights=evaluations.best_weights,
+        steps=state.step,
+        epochs=state.epoch,
+        interrupted=interruption.requested,
+        timing=state.timer.read(),
+    )
+
+
+def make_plan(config: TrainingConfig, rows: int) -> Plan:
+    """The counts of a run over so many rows."""
+    return Plan(
+        rows=rows,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        epochs=config.epochs,
+        max_steps=config.max_steps,
+    )
+
+
+def make_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
+    """The learning rate of each step of a run."""
+    return Schedule(
+        kind=config.schedule,
+        peak=config.learning_rate,
+        warmup_steps=warmup_steps(config.warmup, plan.total_steps),
+        total_steps=plan.total_steps,
+    )
+
+
+def make_optimizer(config: TrainingConfig, plan: Plan, schedule: Schedule) -> OptaxOptimizer:
+    """The optimiser of a run.
+
+    Args:
+        config: How to train.
+        plan: The counts of the run.
+        schedule: The learning rate of each step.
+
+    Returns:
+        An optimiser, not built yet.
+    """
+    return OptaxOptimizer(
+        AdamW(
+            schedule=schedule,
+            weight_decay=config.weight_decay,
+            epsilon=config.adam_epsilon,
+            clip_norm=config.clip_norm,
+            gradient_accumulation=config.gradient_accumulation,
+            micro_batches_per_epoch=plan.micro_batches_per_epoch,
+        )
+    )
+
+
+def compile_model(model: keras.Model, task_loss: TaskLoss, optimizer: OptaxOptimizer) -> None:
+    """Compiles a model for `TrainBatches` and `StepEvents`: the loss sums over weighted rows."""
+    loss = make_loss(task_loss)
+    model.compile(optimizer=optimizer, loss=loss, weighted_metrics=[MicroBatchLoss(loss)], jit_compile=True)
+
+
+def _prepare(output_dir: Path | None, resume: bool, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Loads the checkpoint to go on from, or clears away those of an older run."""
+    if output_dir is None:
+        if resume:
+            raise ValueError("There is no folder to resume from. Received: output_dir=None")
+        return None
+    if not resume:
+        shutil.rmtree(output_dir / CHECKPOINTS, ignore_errors=True)
+        return None
+    checkpoint = load_checkpoint(output_dir / CHECKPOINTS)
+    check_identity(checkpoint.identity, identity)
+    return checkpoint

@@ -1,0 +1,172 @@
+"""AdamW (Loshchilov & Hutter, arXiv 1711.05101) made of optax transformations, as a Keras optimiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+
+from kpeft.training.schedules import Schedule
+
+# By name and not by rank: the biases of attention's EinsumDense have two axes.
+_NOT_DECAYED = frozenset({"bias", "beta", "gamma"})
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """What an update does; all of it is numbers, so an optimiser can be remade from its config.
+
+    With `g` the gradient summed over the micro-batches of an update, `k` the number of updates before it and
+    `eta_k` the scheduled rate::
+
+        g <- g * min(1, clip_norm / ||g||)                     over all variables together
+        m <- beta_1 m + (1 - beta_1) g,    v <- beta_2 v + (1 - beta_2) g^2
+        w <- w - eta_k (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * w)
+
+    where the decay leaves biases and LayerNorms out.
+
+    Attributes:
+        schedule: The learning rate of each update.
+        weight_decay: Decoupled decay.
+        beta_1: Decay of the mean of gradients.
+        beta_2: Decay of the mean of squared gradients.
+        epsilon: Added to the root of the second moment.
+        clip_norm: Largest global norm of a gradient, or `None`.
+        gradient_accumulation: Micro-batches of one update.
+        micro_batches_per_epoch: Decides how many micro-batches the epoch's last update has.
+    """
+
+    schedule: Schedule
+    weight_decay: float = 0.0
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
+    gradient_accumulation: int = 1
+    micro_batches_per_epoch: int = 1
+
+    def transformation(self, decayed: Sequence[bool]) -> optax.GradientTransformation:
+        """The optax transformation for a list of variables.
+
+        Args:
+            decayed: For each variable, whether weight decay applies.
+
+        Returns:
+            A transformation that takes the gradient of each micro-batch and moves the variables once per update.
+        """
+        parts = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
+        parts.append(optax.scale_by_adam(self.beta_1, self.beta_2, self.epsilon))
+        if self.weight_decay:
+            parts.append(optax.add_decayed_weights(self.weight_decay, mask=list(decayed)))
+        update = optax.chain(*parts, optax.scale_by_learning_rate(self.schedule))
+        if self.gradient_accumulation == 1:
+            return update
+        # Rows carry the weight 1 / (rows of the update), so the micro-batches' gradients are summed, not averaged.
+        steps = optax.MultiSteps(update, self._micro_batches_of_update, use_grad_mean=False)
+        return steps.gradient_transformation()
+
+    def _micro_batches_of_update(self, update: Any) -> Any:
+        size, total = self.gradient_accumulation, self.micro_batches_per_epoch
+        updates = -(-total // size)
+        return jnp.where(update % updates == updates - 1, total - size * (updates - 1), size)
+
+
+def is_decayed(variable: Any) -> bool:
+    """Whether weight decay applies to a variable: to all but biases and the scales and shifts of normalisations."""
+    return variable.name not in _NOT_DECAYED
+
+
+@final
+@keras.saving.register_keras_serializable("kpeft")
+class OptaxOptimizer(keras.optimizers.Optimizer):
+    """A Keras optimiser whose update is an optax transformation.
+
+    Each leaf of optax's state is a Keras variable, in the order of the state's tree, so that fit can donate it, a
+    distribution can place it and saving can find it. JAX only.
+
+    Args:
+        recipe: What an update does.
+        name: Name of the optimiser.
+    """
+
+    def __init__(self, recipe: AdamW, name: str = "adamw") -> None:
+        if keras.backend.backend() != "jax":
+            raise ValueError(
+                f"OptaxOptimizer runs on JAX only. Received: backend={keras.backend.backend()!r}; "
+                "set KERAS_BACKEND=jax before Keras is imported"
+            )
+        super().__init__(learning_rate=self._current_rate, name=name)
+        self.recipe = recipe
+        self._leaves: list[Any] = []
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes the state's variables.
+
+        Args:
+            variables: The model's trainable variables, in the model's order.
+        """
+        if self.built:
+            return
+        super().build(list(variables))
+        self._transformation = self.recipe.transformation([is_decayed(variable) for variable in variables])
+        parameters = [jax.ShapeDtypeStruct(tuple(v.shape), keras.backend.standardize_dtype(v.dtype)) for v in variables]
+        state = jax.eval_shape(self._transformation.init, parameters)
+        # A moment lies on the devices as its variable does; counters are replicated.
+        sources = optax.tree_map_params(
+            self._transformation,
+            lambda _, variable: variable,
+            state,
+            list(variables),
+            transform_non_params=lambda _: None,
+        )
+        leaves, self._treedef = jax.tree.flatten(state)
+        origins = jax.tree.leaves(sources, is_leaf=lambda leaf: leaf is None or isinstance(leaf, keras.Variable))
+        # Every leaf of this recipe's state starts at zero.
+        self._leaves = [self._state_variable(*pair) for pair in zip(leaves, origins, strict=True)]
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Takes one micro-batch's gradients into the state and, where an update is complete, moves the variables.
+
+        Args:
+            grads: One gradient for each variable, shaped as it.
+            trainable_variables: The variables, where the optimiser is not built yet; in the order it was built with.
+        """
+        if not self.built:
+            self.build(list(trainable_variables or ()))
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        if [id(variable) for variable in variables] != [id(variable) for variable in self._trainable_variables]:
+            raise ValueError("OptaxOptimizer moves all the variables that it was built with, in that order.")
+        state = jax.tree.unflatten(self._treedef, [leaf.value for leaf in self._leaves])
+        values = [variable.value for variable in variables]
+        updates, state = self._transformation.update(list(grads), state, values)
+        for variable, value in zip(variables, optax.apply_updates(values, updates), strict=True):
+            variable.assign(value if variable.constraint is None else variable.constraint(value))
+        for leaf, value in zip(self._leaves, jax.tree.leaves(state), strict=True):
+            leaf.assign(value)
+        self.iterations.assign_add(1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "recipe": dataclasses.asdict(self.recipe)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> OptaxOptimizer:
+        recipe = dict(config["recipe"])
+        recipe["schedule"] = Schedule(**recipe["schedule"])
+        return cls(AdamW(**recipe), name=config["name"])
+
+    def _state_variable(self, leaf: Any, origin: Any) -> Any:
+        if origin is not None:
+            return self.add_variable_from_reference(origin, name="state")
+        return self.add_variable(leaf.shape, dtype=leaf.dtype.name, name="counter")
+
+    def _current_rate(self) -> Any:
+        recipe = self.recipe
+        epochs, rest = divmod(self.iterations.value, recipe.micro_batches_per_epoch)
+        updates = -(-recipe.micro_batches_per_epoch // recipe.gradient_accumulation)
+        return recipe.schedule(epochs * updates + rest // recipe.gradient_accumulation)
