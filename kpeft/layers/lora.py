@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.adapter_layer import MergeableAdapter
+from kpeft.layers.dropout import FastDropout
 
 
 class LoRALayer(MergeableAdapter):
@@ -51,7 +52,7 @@ class LoRALayer(MergeableAdapter):
         self.scaling = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout_rate = dropout
         self.seed = seed
-        self.dropout = keras.layers.Dropout(dropout, seed=seed, dtype=self.dtype_policy, name="dropout")
+        self.dropout = FastDropout(dropout, seed=seed, dtype=self.dtype_policy, name="dropout")
 
     @abstractmethod
     def factor_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -49,7 +49,14 @@ class Progress(StepCallback):
 
     def _draw(self, state: FitState) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=self._total, initial=self._start, file=self._stream, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=self._total,
+                initial=self._start,
+                file=self._stream,
+                unit=" steps",
+                mininterval=0,
+                dynamic_ncols=True,
+            )
         self._bar.set_postfix_str(self._values(state), refresh=False)
         self._bar.update(state.step - self._bar.n)
 
