@@ -13,7 +13,7 @@ from kpeft._version import __version__
 if TYPE_CHECKING:
     from kpeft.adaptation import Adaptation, ParameterCounts, adapt
     from kpeft.adapters import load_adapter, save_adapter
-    from kpeft.backbones import load_classifier
+    from kpeft.backbones import load_classifier, load_model
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
@@ -36,6 +36,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
+    "load_model": "kpeft.backbones",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
     "DataConfig": "kpeft.config",
@@ -65,6 +66,7 @@ __all__ = [
     "adapt",
     "load_adapter",
     "load_classifier",
+    "load_model",
     "run_experiment",
     "save_adapter",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kpeft.glue.tasks import get_task
@@ -57,10 +59,10 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "at least 1", value)
         for name in ("weight_decay", "warmup", "seed"):
-            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+            _require(0 <= getattr(self, name) < math.inf, name, "0 or more", getattr(self, name))
         for name in ("learning_rate", "adam_epsilon"):
-            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
+            _require(0 < getattr(self, name) < math.inf, name, "above 0", getattr(self, name))
+        _require(self.clip_norm is None or 0 < self.clip_norm < math.inf, "clip_norm", "above 0", self.clip_norm)
         _require(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}", self.schedule)
         _require(self.warmup < 1 or self.warmup == int(self.warmup), "warmup", "below 1 or whole", self.warmup)
 
@@ -95,7 +97,7 @@ class RunConfig:
 
     Attributes:
         task: A GLUE task, such as `"mrpc"`.
-        method: How to fine-tune. `None`, allowed only with `adapter`, goes on with the adapter's own.
+        method: How to fine-tune. With `adapter` it may be `None`, and may not differ from the adapter's own.
         preset: Which pretrained model, as `kpeft.load_classifier` takes it.
         data: Where rows come from.
         training: How to train.
@@ -126,6 +128,10 @@ class RunConfig:
             raise ValueError("a run needs a --method, or an --adapter to start from.")
         if self.overwrite and self.resume:
             raise ValueError("--overwrite and --resume exclude each other.")
+        if task.train is None and self.resume:
+            raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
+        local = self.preset == "minilm" or Path(self.preset).expanduser().is_dir()
+        _require(local or not self.data.offline, "preset", "minilm or a folder with --offline", self.preset)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as a JSON object."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,15 +21,14 @@ from kpeft.backbones.loading import Backbone, check_max_length, load_backbone
 from kpeft.config import DataConfig, RunConfig
 from kpeft.files import replacing
 from kpeft.glue.metrics import compute_metrics
-from kpeft.glue.sources import open_source
+from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
 from kpeft.results import FILE, RunResult, Score
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train
 from kpeft.training.loop import CHECKPOINTS, HISTORY
-
-logger = logging.getLogger("kpeft")
+from kpeft.training.timing import Timer
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.tsv"
@@ -73,10 +73,12 @@ def run_experiment(config: RunConfig) -> RunResult:
         raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
     task, output = get_task(config.task), Path(config.output_dir)
     check_output(output, config)
+    source = open_source(data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir, offline=config.data.offline)
     seed = config.training.seed
     backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=_POLICIES[config.precision])
-    data = load_data(task, backbone, config.data)
+    data = load_data(task, source, backbone, config.data)
     adaptation = place_method(backbone.classifier, config)
+    config = dataclasses.replace(config, method=adaptation.method)
     if config.overwrite:
         clear_output(output)
     if data.train is None:
@@ -99,13 +101,18 @@ def check_output(folder: Path, config: RunConfig) -> None:
     """Checks that a run may write into its output folder.
 
     Raises:
-        ValueError: If the folder is a file, holds a run that is to stay, or nothing to go on from.
+        ValueError: If it cannot be written to, holds a run that is to stay, or nothing to go on from.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output-dir {folder} is no folder.")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output-dir {folder} cannot be a folder: {there} is a file.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--output-dir {folder} cannot be written to: no permission for {there}.")
     held = [name for name in (FILE, HISTORY, ADAPTER, CHECKPOINTS, PREDICTIONS) if (folder / name).exists()]
     if config.resume and (folder / FILE).exists():
         raise ValueError(f"--output-dir {folder} holds a finished run; there is nothing to resume.")
+    if config.resume and not (folder / CHECKPOINTS).is_dir():
+        raise ValueError(f"--output-dir {folder} holds no checkpoint; there is nothing to resume.")
     if held and not (config.overwrite or config.resume):
         raise ValueError(
             f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder, --resume an "
@@ -121,10 +128,9 @@ def clear_output(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def load_data(task: Task, backbone: Backbone, config: DataConfig) -> Data:
+def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig) -> Data:
     """Reads and tokenises all rows of a run."""
     check_max_length(backbone, config.max_length)
-    source = open_source(data_dir=config.data_dir, tfds_dir=config.tfds_dir, offline=config.offline)
 
     def encoded(split: str, limit: int | None = None) -> EncodedRows:
         return encode(source.rows(task, split).head(limit), backbone.tokenizer, config.max_length)
@@ -150,6 +156,10 @@ def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
         raise ValueError(
             f"--method {config.method.name} does not fit --adapter {config.adapter}, "
             f"which holds {adaptation.method.name}."
+        )
+    if config.method not in (None, adaptation.method, type(adaptation.method)()):
+        raise ValueError(
+            f"the options of --adapter {config.adapter} are {adaptation.method}. Received: {config.method}"
         )
     return adaptation
 
@@ -194,13 +204,7 @@ def write_predictions(folder: Path, task: Task, logits: np.ndarray[Any, Any]) ->
 def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: TrainingResult | None) -> RunResult:
     """Gathers what result.json holds."""
     counts = adaptation.parameter_counts()
-    timing = {"total_seconds": time.time() - psutil.Process().create_time()}
-    if trained is not None:
-        timing |= {
-            "train_seconds": trained.timing.train_seconds,
-            "train_examples_per_second": trained.timing.train_examples_per_second,
-            "compile_seconds": trained.timing.compile_seconds,
-        }
+    timing = Timer().read() if trained is None else trained.timing
     return RunResult(
         task=config.task,
         method=adaptation.method.name,
@@ -215,7 +219,12 @@ def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: Tra
         },
         best=_score(trained and trained.best),
         last=_score(trained and trained.last),
-        timing=timing,
+        timing={
+            "total_seconds": time.time() - psutil.Process().create_time(),
+            "train_seconds": timing.train_seconds,
+            "train_examples_per_second": timing.train_examples_per_second,
+            "compile_seconds": timing.compile_seconds,
+        },
     )
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
     """Returns uint32 bits that are a pure function of the key and of each element's position.
 
-    Two multiply-xorshift rounds (constants: Wellons, https://github.com/skeeto/hash-prospector) over the position, with half
-    of the key added before each. Not for cryptography; for dropout they take the place of threefry's twenty rounds, which
-    XLA on a CPU cannot fuse and which cost a fifth of a training step.
+    Two multiply-xorshift rounds (constants: Wellons, https://github.com/skeeto/hash-prospector) over the position, with
+    half of the key added before each. Not for cryptography; for dropout they take the place of threefry's twenty
+    rounds, which XLA on a CPU cannot fuse and which cost a fifth of a training step.
 
     Args:
         key: uint32 (2,).

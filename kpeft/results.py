@@ -80,11 +80,13 @@ def read_result(folder: str | Path) -> RunResult:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise ValueError(f"{path} is no result of schema {SCHEMA}.")
-    for name in ("best", "last"):
-        value[name] = None if value.get(name) is None else Score(**value[name])
-    return RunResult(**value)
+    try:
+        if value["schema"] != SCHEMA:
+            raise KeyError(value["schema"])
+        scores = {name: None if value[name] is None else Score(**value[name]) for name in ("best", "last")}
+        return RunResult(**{**value, **scores})
+    except (KeyError, TypeError) as error:  # another schema, a field too many, too few or of another shape
+        raise ValueError(f"{path} is no result of schema {SCHEMA}.") from error
 
 
 def installed_versions() -> dict[str, str]:

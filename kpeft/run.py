@@ -8,19 +8,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import errno
+import json
+import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kpeft import defaults
 from kpeft._version import __version__
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, Method
+from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
 
 if TYPE_CHECKING:
     from kpeft.results import RunResult
@@ -39,21 +43,21 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        options = _parse(arguments)
-        if options.list:
-            from kpeft.listing import print_list
+    with _sigterm_as_sigint(), _notes_on_stdout():
+        try:
+            options = _parse(arguments)
+            if options.list:
+                from kpeft.listing import print_list
 
-            print_list()
-            return 0
-        config = make_config(options)
-        _choose_backend()
-        return _run(config)
-    except KeyboardInterrupt:
-        return _say("interrupted before the training began; nothing was written.", 130)
-    except UsageError as error:
-        return _say(str(error), 2)
+                print_list()
+                return 0
+            config = make_config(options)
+            _choose_backend()
+            return _run(config)
+        except KeyboardInterrupt:  # while training, signals are the training's
+            return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)
+        except UsageError as error:
+            return _say(str(error), 2)
 
 
 def _run(config: RunConfig) -> int:
@@ -64,24 +68,27 @@ def _run(config: RunConfig) -> int:
         result = run_experiment(config)
     except InterruptedRun as interruption:
         return _say(str(interruption), 130)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, FloatingPointError) as error:
         return _say(str(error), 1)
     except ValueError as error:
         if not _is_ours(error):
             raise
         return _say(str(error), 2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        return _say(f"cannot write: {error}", 1)
+    except OSError as error:  # bad input was a ValueError; this is the disk
+        return _say(f"the run failed: {error}", 1)
     _print_result(result, config)
     return 0
 
 
 def _is_ours(error: ValueError) -> bool:
-    """Whether kpeft raised the error, for the user; one from deeper down is a defect and keeps its traceback."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(innermost).is_relative_to(Path(__file__).parent)
+    """Whether a `raise` in kpeft's code made the error, for the user; any other is a defect and keeps its traceback.
+
+    The file alone would not do: an unpacking that fails and what C code raises have no deeper frame than kpeft's, and
+    Keras cuts its own frames out of tracebacks.
+    """
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(innermost.filename).is_relative_to(Path(__file__).parent)
+    return ours and (innermost.line or "").startswith("raise ")
 
 
 def _say(message: str, status: int) -> int:
@@ -89,8 +96,28 @@ def _say(message: str, status: int) -> int:
     return status
 
 
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _notes_on_stdout() -> Iterator[None]:
+    """Standard error is for the one line that says what went wrong, and for progress."""
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger("kpeft").addHandler(handler)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds warns of what it then does
+    try:
+        yield
+    finally:
+        logging.getLogger("kpeft").removeHandler(handler)
 
 
 def _choose_backend() -> None:
@@ -108,7 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         flag = unknown[0].partition("=")[0]
         known = [name for action in parser._actions for name in action.option_strings]
-        raise UsageError(f"unknown argument {flag!r}.{_nearest(flag, known)}")
+        raise UsageError(f"unknown argument {flag!r}.{_nearest(flag, known)} --help shows all.")
     return options
 
 
@@ -158,24 +185,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, help="(default float32)")
 
     methods = parser.add_argument_group("methods", "values: a,b is a list, a=1,b=2 a mapping, true or false, none")
-    for flag, text in _method_flags().items():
-        methods.add_argument(f"--{flag}", metavar="VALUE", nargs="?", const="true", help=text)
+    for name, text in describe_fields().items():
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch(name) else {}
+        methods.add_argument(_flag(name), metavar="VALUE", help=text.replace("%", "%%"), **switch)
     return parser
 
 
-def _method_flags() -> dict[str, str]:
-    """Returns the help of each method flag, with the methods it belongs to."""
-    users: dict[str, dict[str, list[str]]] = {}
-    for name, method in METHODS.items():
-        for field in dataclasses.fields(method):
-            users.setdefault(field.name, {}).setdefault(field.metadata["help"], []).append(name)
-
-    def describe(texts: dict[str, list[str]]) -> str:
-        return "; ".join(
-            text if len(names) == len(METHODS) else f"{', '.join(names)}: {text}" for text, names in texts.items()
-        )
-
-    return {name.replace("_", "-"): describe(texts).replace("%", "%%") for name, texts in users.items()}
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def make_config(options: argparse.Namespace) -> RunConfig:
@@ -184,8 +201,6 @@ def make_config(options: argparse.Namespace) -> RunConfig:
     Raises:
         UsageError: If an option is missing, unknown or does not fit the others.
     """
-    from kpeft import defaults
-
     if options.task is None:
         raise UsageError(f"--task is missing; one of {', '.join(TASKS)}.")
     try:
@@ -196,8 +211,9 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             training["clip_norm"] = None
         if options.task in TASKS:
             training.setdefault("epochs", defaults.epochs(options.task))
-            if method is not None:
-                training.setdefault("learning_rate", defaults.learning_rate(options.task, method.name))
+            name = method.name if method is not None else _adapter_method(options.adapter)
+            if name in METHODS:
+                training.setdefault("learning_rate", defaults.learning_rate(options.task, name))
         data = {f.name: given[f.name] for f in dataclasses.fields(DataConfig) if f.name in given}
         preset = options.preset or ("minilm" if options.offline else "bert_base_en_uncased")
         output = options.output_dir or _default_output(options.task, method, preset, training.get("seed", 0))
@@ -217,19 +233,27 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         raise UsageError(str(error)) from error
 
 
+def _adapter_method(folder: str | None) -> str:
+    """Returns the method's name that an adapter's configuration gives, or "": what is wrong with it shows later."""
+    try:
+        config = json.loads(Path(folder or "", "adapter_config.json").read_text(encoding="utf-8"))
+        return str(config["peft_type"]).removeprefix("KPEFT_").lower()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _default_output(task: str, method: Method | None, preset: str, seed: int) -> str:
     name = preset.rstrip("/").rpartition("/")[2] or "preset"
     return str(Path("runs") / f"{task}-{method.name if method else 'adapter'}-{name}-seed{seed}")
 
 
 def _make_method(options: argparse.Namespace) -> Method | None:
-    from kpeft.methods.fields import field_types, parse_field
-
-    flags = [flag.replace("-", "_") for flag in _method_flags()]
-    given = {flag: getattr(options, flag) for flag in flags if getattr(options, flag) is not None}
+    given = {name: getattr(options, name) for name in describe_fields() if getattr(options, name) is not None}
+    if given and options.adapter is not None:
+        raise UsageError(f"{_flag(next(iter(given)))} does not go with --adapter, which has its method's options.")
     if options.method is None:
         if given:
-            raise UsageError(f"--{next(iter(given)).replace('_', '-')} needs a --method.")
+            raise UsageError(f"{_flag(next(iter(given)))} needs a --method.")
         return None
     if options.method not in METHODS:
         raise UsageError(
@@ -237,13 +261,11 @@ def _make_method(options: argparse.Namespace) -> Method | None:
         )
     method = METHODS[options.method]
     known = field_types(method)
-    for flag in given:
-        if flag not in known:
-            own = ", ".join(f"--{name.replace('_', '-')}" for name in known)
-            raise UsageError(
-                f"--{flag.replace('_', '-')} does not belong to method {method.name}, whose flags are {own}."
-            )
-    return method(**{flag: parse_field(method, flag, text) for flag, text in given.items()})
+    for name in given:
+        if name not in known:
+            own = ", ".join(map(_flag, known))
+            raise UsageError(f"{_flag(name)} does not belong to method {method.name}, whose flags are {own}.")
+    return method(**{name: parse_field(method, name, text) for name, text in given.items()})
 
 
 def _print_result(result: RunResult, config: RunConfig) -> None:

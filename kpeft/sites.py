@@ -53,6 +53,8 @@ def _children(layer: Any) -> list[Any]:
 
 
 def _component(name: str, thing: Any) -> str:
+    while isinstance(thing, AdapterLayer):  # it carries its base's name
+        thing = thing.base
     invented = to_snake_case(type(thing).__name__)
     stem, _, number = name.rpartition("_")
     return invented if stem == invented and number.isdigit() else name

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from command_line import Outcome, Run, basic_arguments, run_in_process
 
 # Tiny models compile in a quarter of the time; what is compared is the same. What is compiled is kept for the session,
 # as many tests build the same model.
@@ -37,3 +38,30 @@ def _folder(variable: str) -> Path:
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set")
     return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder that `--preset` takes."""
+    from tiny_preset import write_preset
+
+    return write_preset(tmp_path_factory.mktemp("presets") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of `basic_arguments`."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert run_in_process([*basic_arguments(tiny_preset), "--output-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def kpeft_run(tiny_preset: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `basic_arguments` with others after them."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        status = run_in_process([*basic_arguments(tiny_preset), *map(str, arguments)])
+        return Outcome(status, *capsys.readouterr())
+
+    return run

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kpeft.adapters.peft_names import hugging_face_modules
+from kpeft.methods.fields import check_types
 from kpeft.methods.lora import BIAS_MODES, LoRA
 from kpeft.sites import Layout
 from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
@@ -148,19 +149,21 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
     if bias not in BIAS_MODES:
         raise ValueError(f"adapter_config.json: bias={bias!r} is not one of {', '.join(BIAS_MODES)}.")
     try:
-        return LoRA(
-            rank=config.get("r", 8),
-            alpha=config.get("lora_alpha", 8),
-            dropout=config.get("lora_dropout", 0.0),
-            targets=_targets(layout, [linear[module] for module in adapted]),
-            rank_pattern=_patterns(config.get("rank_pattern"), adapted, linear),
-            alpha_pattern=_patterns(config.get("alpha_pattern"), adapted, linear),
-            use_rslora=bool(config.get("use_rslora", False)),
-            bias=bias,
-            train_head=train_head,
-        )
+        patterns = {name: _patterns(config.get(name), adapted, linear) for name in ("rank_pattern", "alpha_pattern")}
     except TypeError as error:
         raise ValueError(f"adapter_config.json holds a field of the wrong type: {error}") from error
+    values: dict[str, Any] = {
+        "rank": config.get("r", 8),
+        "alpha": config.get("lora_alpha", 8),
+        "dropout": config.get("lora_dropout", 0.0),
+        "targets": _targets(layout, [linear[module] for module in adapted]),
+        "use_rslora": bool(config.get("use_rslora", False)),
+        "bias": bias,
+        "train_head": train_head,
+        **patterns,
+    }
+    check_types(LoRA, values)
+    return LoRA(**values)
 
 
 def _base(layout: Layout, path: str) -> Any:

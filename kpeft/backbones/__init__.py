@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kpeft.backbones.loading import Backbone, check_max_length, load_backbone, load_classifier
+    from kpeft.backbones.loading import Backbone, check_max_length, load_backbone, load_classifier, load_model
 
-__all__ = ["Backbone", "check_max_length", "load_backbone", "load_classifier"]
+__all__ = ["Backbone", "check_max_length", "load_backbone", "load_classifier", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,6 @@ import keras
 import keras_hub
 import numpy as np
 
-# Exact classes: XLMRobertaBackbone is a subclass of RobertaBackbone.
 BACKBONES: dict[str, Any] = {
     "bert": keras_hub.models.BertBackbone,
     "roberta": keras_hub.models.RobertaBackbone,
@@ -72,9 +71,10 @@ def family_of(backbone: Any) -> str:
     Raises:
         ValueError: If the backbone belongs to no supported family.
     """
-    for family, cls in BACKBONES.items():
-        if type(backbone) is cls:
-            return family
+    families = {cls: family for family, cls in BACKBONES.items()}
+    for cls in type(backbone).__mro__:  # the nearest first: XLMRobertaBackbone derives from RobertaBackbone
+        if cls in families:
+            return families[cls]
     raise ValueError(
         f"unsupported backbone: use one of {', '.join(c.__name__ for c in BACKBONES.values())}. "
         f"Received: {type(backbone).__name__}"

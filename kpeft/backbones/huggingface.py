@@ -7,20 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_hub.src.utils.keras_utils import gelu_approximate
+from keras.src.utils.naming import to_snake_case
 
 from kpeft.backbones.classifier import BACKBONES, classifier_from_backbone, private_random
+from kpeft.backbones.detailed import DETAILED
 from kpeft.backbones.huggingface_config import EncoderConfig, read_config
 from kpeft.backbones.huggingface_weights import load_encoder, load_head
 from kpeft.backbones.safetensors_files import SafetensorsFolder
-
-# All registered with Keras, so that a saved model finds them again.
-_ACTIVATIONS = {
-    "gelu": keras.activations.gelu,
-    "gelu_approximate": gelu_approximate,
-    "relu": keras.activations.relu,
-    "silu": keras.activations.silu,
-}
 
 
 def classifier_from_folder(
@@ -56,39 +49,15 @@ def classifier_from_folder(
 
 
 def _backbone(config: EncoderConfig, seed: int, dtype: str | None) -> Any:
-    # One rate in KerasHub's constructor: the larger, so that every dropout that will be used has its seed generator.
-    rate = max(config.dropout, config.attention_dropout)
+    details = {
+        "activation": config.activation,
+        "epsilon": config.epsilon,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+    }
+    name = to_snake_case(BACKBONES[config.family].__name__)
     with private_random(seed):
-        backbone = BACKBONES[config.family](**config.backbone_options(), dropout=rate, dtype=dtype)
-    backbone.dropout = config.dropout
-    activation = _ACTIVATIONS[config.activation]
-    for layer in backbone._flatten_layers():
-        if isinstance(layer, keras.layers.LayerNormalization):
-            layer.epsilon = config.epsilon
-        elif isinstance(layer, keras.layers.Dropout):
-            layer.rate = config.dropout
-    for block in _blocks(backbone):
-        block.activation = block._feedforward_intermediate_dense.activation = activation
-        block.layer_norm_epsilon = config.epsilon
-        block.dropout = config.dropout
-        attention = block._self_attention_layer
-        if config.family == "deberta_v3":
-            attention._attn_dropout_layer.rate = config.attention_dropout
-        else:
-            attention._dropout = attention._dropout_layer.rate = config.attention_dropout
-        # Two dropouts that KerasHub's block has and these families do not.
-        if config.family == "distilbert":
-            block._self_attention_dropout.rate = 0.0
-        if config.family == "albert":
-            block._feedforward_dropout.rate = 0.0
-    return backbone
-
-
-def _blocks(backbone: Any) -> list[Any]:
-    blocks: list[Any] = []
-    for item in backbone.transformer_layers:
-        blocks.extend(item if isinstance(item, list) else [item])
-    return blocks
+        return DETAILED[config.family](**config.backbone_options(), details=details, dtype=dtype, name=name)
 
 
 def _layer(classifier: keras.Model, backbone: Any, name: str) -> Any:

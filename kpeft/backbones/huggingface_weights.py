@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from kpeft.backbones.safetensors_files import SafetensorsFolder
 from kpeft.families import FAMILIES
@@ -133,16 +132,10 @@ def _load_layer(layer: Any, module: str, tensors: SafetensorsFolder) -> None:
 
 
 def _load_roberta_positions(layer: Any, embeddings: str, tensors: SafetensorsFolder) -> None:
-    rows, width = layer.position_embeddings.shape
-    positions = tensors.read(f"{embeddings}.position_embeddings.weight", (rows + 2, width))[2:]
-    layer.position_embeddings.assign(
-        positions + _token_type(f"{embeddings}.token_type_embeddings.weight", width, tensors)
-    )
-
-
-def _token_type(name: str, width: int, tensors: SafetensorsFolder) -> npt.NDArray[np.float32]:
-    """Returns the row that Hugging Face adds to every token; KerasHub has no such table, so positions take it in."""
-    if name not in tensors.names:
-        return np.zeros(width, dtype=np.float32)
-    rows = tensors.shape(name)[0] if tensors.shape(name) else 1
-    return tensors.read(name, (rows, width))[0]
+    count, width = layer.position_embeddings.shape
+    positions = tensors.read(f"{embeddings}.position_embeddings.weight", (count + 2, width))
+    layer.position_embeddings.assign(positions[2:])
+    token_type = f"{embeddings}.token_type_embeddings.weight"
+    if token_type in tensors.names:
+        rows = (tensors.shape(token_type) or (1,))[0]
+        layer.token_type.assign(tensors.read(token_type, (rows, width))[0])  # every token is of type 0

@@ -95,6 +95,17 @@ def load_classifier(
     return _load(resolve(preset), preset, num_classes, seed, dtype, load_weights).classifier
 
 
+def load_model(path: str | Path) -> keras.Model:
+    """Opens a `.keras` file that `Adaptation.save_model` wrote.
+
+    `keras.models.load_model` opens it as well, once kpeft's classes are known to Keras; this makes sure they are.
+    """
+    import kpeft.backbones.detailed
+    import kpeft.layers  # noqa: F401
+
+    return keras.models.load_model(path)
+
+
 def check_max_length(backbone: Backbone, max_length: int) -> None:
     """Checks that a model has positions for rows of `max_length` tokens.
 

@@ -9,10 +9,10 @@ import keras
 
 @keras.saving.register_keras_serializable("kpeft")
 class FastDropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` with the bits of `kpeft.ops.random_bits`: y = x·m / (1 − rate), m Bernoulli(1 − rate).
+    """`keras.layers.Dropout` with the bits of `kpeft.ops.random_bits`: y = x·m / (1 - rate), m ~ Bernoulli(1 - rate).
 
-    Reproducible as Keras's own is: the layer's seed generator decides the mask. Without a `noise_shape` and on JAX only;
-    elsewhere it is Keras's own.
+    Reproducible as Keras's own is: the layer's seed generator decides the mask. With a `noise_shape`, and on another
+    backend than JAX, it is Keras's own.
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,12 +12,33 @@ from typing import Any
 from kpeft.methods import METHODS, Method
 
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def field_types(method: type[Method]) -> dict[str, Any]:
     """Returns the type of each field of a method, by name."""
     hints = typing.get_type_hints(method)
     return {field.name: hints[field.name] for field in dataclasses.fields(method)}
+
+
+def describe_fields() -> dict[str, str]:
+    """Returns a line of help for every field of any method, by name; it says which methods a text is for."""
+    users: dict[str, dict[str, list[str]]] = {}
+    for name, method in METHODS.items():
+        for field in dataclasses.fields(method):
+            users.setdefault(field.name, {}).setdefault(field.metadata["help"], []).append(name)
+
+    def describe(texts: dict[str, list[str]]) -> str:
+        return "; ".join(
+            text if len(names) == len(METHODS) else f"{', '.join(names)}: {text}" for text, names in texts.items()
+        )
+
+    return {name: describe(texts) for name, texts in users.items()}
+
+
+def is_switch(name: str) -> bool:
+    """Whether a field is true or false, in every method that has it."""
+    return all(kinds.get(name, bool) is bool for kinds in map(field_types, METHODS.values()))
 
 
 def parse_field(method: type[Method], name: str, text: str) -> Any:
@@ -44,7 +66,10 @@ def _parse(kind: Any, text: str) -> Any:
             return _parse(several, text)
         return _parse(next(a for a in arguments if a is not types.NoneType), text)
     if origin is tuple:
-        return tuple(_parse(arguments[0], part.strip()) for part in text.split(",") if part.strip())
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise ValueError("expected values separated by commas")
+        return tuple(_parse(arguments[0], part) for part in parts)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         pairs = [part.rsplit("=", 1) for part in text.split(",") if part.strip()]
         if any(len(pair) != 2 for pair in pairs):
@@ -54,7 +79,15 @@ def _parse(kind: Any, text: str) -> Any:
         if text.lower() not in _TRUE + _FALSE:
             raise ValueError("expected true or false")
         return text.lower() in _TRUE
-    return kind(text)
+    if kind is str:
+        return text
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise ValueError(f"expected {_NUMBERS[kind]}") from error
+    if not math.isfinite(value):
+        raise ValueError(f"expected {_NUMBERS[kind]}")
+    return value
 
 
 def _is_list(text: str) -> bool:
@@ -72,7 +105,7 @@ def method_from_json(value: Mapping[str, Any]) -> Method:
     """Returns the method that `method_to_json` described.
 
     Raises:
-        ValueError: If the method or one of the fields is unknown.
+        ValueError: If the method or one of the fields is unknown, or a value is of the wrong type.
     """
     fields = dict(value)
     name = fields.pop("name", None)
@@ -82,4 +115,32 @@ def method_from_json(value: Mapping[str, Any]) -> Method:
     unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
     if unknown:
         raise ValueError(f"method {name} has no field {', '.join(unknown)}.")
-    return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in fields.items()})
+    values = {key: tuple(item) if isinstance(item, list) else item for key, item in fields.items()}
+    check_types(cls, values)
+    return cls(**values)
+
+
+def check_types(method: type[Method], values: Mapping[str, Any]) -> None:
+    """Checks the values of a method's fields, as a file gives them.
+
+    Raises:
+        ValueError: If one is not of its field's type.
+    """
+    kinds = field_types(method)
+    for name, value in values.items():
+        if not _fits(kinds[name], value):
+            raise ValueError(f"{name} of method {method.name} cannot be {value!r}.")
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; an int also is a float."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return any(_fits(each, value) for each in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(arguments[0], item) for item in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(_fits(arguments[1], item) for item in value.values())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

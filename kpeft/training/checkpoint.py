@@ -57,9 +57,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        save_file(checkpoint.arrays, unfinished / _STATE)
+        _save_arrays(checkpoint.arrays, unfinished / _STATE)
         if checkpoint.evaluations.best_weights is not None:
-            save_file(checkpoint.evaluations.best_weights, unfinished / _BEST)
+            _save_arrays(checkpoint.evaluations.best_weights, unfinished / _BEST)
         (unfinished / _RECORD).write_text(json.dumps(_record(checkpoint), indent=2) + "\n", encoding="utf-8")
         for file in unfinished.iterdir():
             _write_through(file)
@@ -158,6 +158,13 @@ def _evaluation(record: dict[str, Any] | None) -> Evaluation | None:
 
 def _saved(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != _UNFINISHED)
+
+
+def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
+    try:
+        save_file(arrays, file)
+    except SafetensorError as error:  # a full disk, among others
+        raise OSError(f"{file} cannot be written: {error}") from error
 
 
 def _write_through(file: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -11,29 +13,28 @@ from kpeft.layers import LoRADense, LoRAEinsumDense
 rng = np.random.default_rng(0)
 
 
-def randomize(layer):
+def randomize(layer: Any) -> None:
     for variable in layer.weights:
         if variable.name != "gate":
             variable.assign(rng.normal(size=variable.shape))
 
 
-def float64(variable):
+def float64(variable: Any) -> Any:
     return keras.ops.convert_to_numpy(variable.value).astype("float64")
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
 @pytest.mark.parametrize("activation", [None, "relu", "tanh"])
-def test_dense_is_the_formula(activation, use_rslora):
-    layer = LoRADense(
-        keras.layers.Dense(5, activation=activation), rank=4, alpha=6, use_rslora=use_rslora
-    )
+def test_dense_is_the_formula(activation: Any, use_rslora: Any) -> None:
+    layer = LoRADense(keras.layers.Dense(5, activation=activation), rank=4, alpha=6, use_rslora=use_rslora)
     x = rng.normal(size=(2, 3, 7))
     layer(x)
     randomize(layer)
     scale = 6 / (2 if use_rslora else 4)
     expected = x @ float64(layer.base.kernel) + scale * (x @ float64(layer.lora_a)) @ float64(layer.lora_b)
     expected = expected + float64(layer.base.bias)
-    expected = {"relu": lambda v: np.maximum(v, 0), "tanh": np.tanh, None: lambda v: v}[activation](expected)
+    functions: dict[str | None, Any] = {"relu": lambda v: np.maximum(v, 0), "tanh": np.tanh, None: lambda v: v}
+    expected = functions[activation](expected)
     np.testing.assert_allclose(layer(x), expected, rtol=2e-5, atol=2e-5)
 
 
@@ -45,7 +46,9 @@ def test_dense_is_the_formula(activation, use_rslora):
         ("...c,cd->...d", (2, 3, 8), (5,), None, (8, 2), (2, 5)),
     ],
 )
-def test_einsum_dense_is_the_formula(equation, shape, output_shape, bias_axes, lora_a, lora_b):
+def test_einsum_dense_is_the_formula(
+    equation: Any, shape: Any, output_shape: Any, bias_axes: Any, lora_a: Any, lora_b: Any
+) -> None:
     layer = LoRAEinsumDense(
         keras.layers.EinsumDense(equation, output_shape=output_shape, bias_axes=bias_axes), rank=2, alpha=3
     )
@@ -63,7 +66,7 @@ def test_einsum_dense_is_the_formula(equation, shape, output_shape, bias_axes, l
     assert np.linalg.matrix_rank(change.reshape(int(np.prod(lora_a[:-1])), -1)) == 2
 
 
-def test_starts_equal_to_the_base_and_only_the_factors_train():
+def test_starts_equal_to_the_base_and_only_the_factors_train() -> None:
     base = keras.layers.Dense(5)
     x = rng.normal(size=(2, 7)).astype("float32")
     expected = base(x)
@@ -74,7 +77,7 @@ def test_starts_equal_to_the_base_and_only_the_factors_train():
     assert np.abs(a).max() <= 1 / np.sqrt(7) < 1.5 * np.abs(a).max()
 
 
-def test_no_gradient_of_the_kernel_is_computed():
+def test_no_gradient_of_the_kernel_is_computed() -> None:
     import jax
 
     layer = LoRADense(keras.layers.Dense(256), rank=4)
@@ -82,19 +85,23 @@ def test_no_gradient_of_the_kernel_is_computed():
     layer(x)
     frozen = [v.value for v in layer.non_trainable_variables]
 
-    def flops(wrt_kernel):
-        def loss(trained, kernel):
-            values = [kernel if v is layer.base.kernel else f for v, f in zip(layer.non_trainable_variables, frozen, strict=True)]
+    def flops(wrt_kernel: Any) -> Any:
+        def loss(trained: Any, kernel: Any) -> Any:
+            values = [
+                kernel if v is layer.base.kernel else f
+                for v, f in zip(layer.non_trainable_variables, frozen, strict=True)
+            ]
             return layer.stateless_call(trained, values, x, training=True)[0].sum()
 
         gradient = jax.grad(loss, argnums=(0, 1) if wrt_kernel else 0)
         trained = [v.value for v in layer.trainable_variables]
-        return jax.jit(gradient).lower(trained, layer.base.kernel.value).compile().cost_analysis()["flops"]
+        compiled: Any = jax.jit(gradient).lower(trained, layer.base.kernel.value).compile()
+        return compiled.cost_analysis()["flops"]
 
     assert flops(False) < 0.7 * flops(True)
 
 
-def test_dropout_acts_on_the_adapters_input_only():
+def test_dropout_acts_on_the_adapters_input_only() -> None:
     layer = LoRADense(keras.layers.Dense(6), rank=3, dropout=0.5, seed=1)
     x = np.ones((400, 8), "float32")
     layer(x)
@@ -108,7 +115,7 @@ def test_dropout_acts_on_the_adapters_input_only():
     np.testing.assert_allclose(float64(layer.lora_b).T @ rank_three, dropped.T, atol=1e-4)
 
 
-def test_merge_and_unmerge():
+def test_merge_and_unmerge() -> None:
     layer = LoRADense(keras.layers.Dense(6), rank=3)
     x = rng.normal(size=(4, 8)).astype("float32")
     layer(x)
@@ -127,7 +134,7 @@ def test_merge_and_unmerge():
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_keras_file_keeps_everything_and_trains_on(tmp_path, merged):
+def test_keras_file_keeps_everything_and_trains_on(tmp_path: Any, merged: Any) -> None:
     inputs = keras.Input((8,))
     hidden = LoRADense(keras.layers.Dense(6, activation="relu"), rank=3, alpha=5, dropout=0.1, name="adapted")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
@@ -156,13 +163,13 @@ def test_keras_file_keeps_everything_and_trains_on(tmp_path, merged):
     np.testing.assert_array_equal(float64(loaded.base.kernel), kernel)
 
 
-def test_dtype_policy_is_the_bases():
+def test_dtype_policy_is_the_bases() -> None:
     layer = LoRADense(keras.layers.Dense(6, dtype="mixed_bfloat16"), rank=3)
     assert layer(np.ones((2, 8), "float32")).dtype == "bfloat16"
     assert layer.lora_a.dtype == "float32"
 
 
-def test_number_of_units_makes_a_dense():
+def test_number_of_units_makes_a_dense() -> None:
     assert LoRADense(6, rank=2)(np.ones((2, 8), "float32")).shape == (2, 6)
 
 
@@ -176,6 +183,6 @@ def test_number_of_units_makes_a_dense():
         (lambda: LoRAEinsumDense(keras.layers.EinsumDense("ab,bc->abc", (None, 3))), "equation='ab,bc->abc'"),
     ],
 )
-def test_errors_say_what_was_received(make, message):
+def test_errors_say_what_was_received(make: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         make()

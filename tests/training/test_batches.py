@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from small_model import make_rows
 
 from kpeft.training.batches import TrainBatches, epoch_order
 from kpeft.training.plan import Plan
 from kpeft.training.prediction import EvalBatches
 from kpeft.training.widths import choose_widths, fit_width
+from tests.training.small_model import make_rows
 
 ROWS = make_rows(333, seed=1, longest=50)
 

@@ -8,11 +8,11 @@ import jax
 import keras
 import numpy as np
 import pytest
-from small_model import accuracy, make_model, make_rows, run, weights_of
 
 from kpeft.config import TrainingConfig
 from kpeft.training import FitState, NonFiniteLossError, StepCallback, predict_logits
 from kpeft.training.batches import padded_batch
+from tests.training.small_model import accuracy, make_model, make_rows, run, weights_of
 
 ROWS = make_rows(53, longest=8)
 CONFIG = TrainingConfig(epochs=2, batch_size=8, learning_rate=0.01, seed=7)

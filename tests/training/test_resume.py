@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_model import make_model, make_rows, run, weights_of
 
 from kpeft.config import TrainingConfig
 from kpeft.training import FitState, StepCallback, TrainingResult
 from kpeft.training.callbacks import Evaluation, Evaluations, Interruption
 from kpeft.training.checkpoint import Checkpoint, check_identity, load_checkpoint, save_checkpoint
+from tests.training.small_model import make_model, make_rows, run, weights_of
 
 # All of one padded length: one shape to compile.
 ROWS = make_rows(53, longest=8)

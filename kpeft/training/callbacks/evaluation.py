@@ -93,7 +93,10 @@ class Evaluator(StepCallback):
         self._losses.settle(state)
         state.sync()
         lap = state.timer.switch("evaluate")
-        metrics = {name: float(value) for name, value in self._evaluate(state.model).items()}
+        try:
+            metrics = {name: float(value) for name, value in self._evaluate(state.model).items()}
+        except FloatingPointError as error:
+            raise FloatingPointError(f"The evaluation after step {state.step} failed: {error}") from error
         evaluation = Evaluation(step=state.step, epoch=state.epoch, metrics=metrics)
         self._history.write({"step": state.step, "epoch": state.epoch, "metrics": metrics}, flush=True)
         self._take(evaluation)

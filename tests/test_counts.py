@@ -1,0 +1,69 @@
+"""Trainable parameters of each method on BERT-base and RoBERTa-base, as published and as --list prints them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras_hub
+import pytest
+
+import kpeft
+from kpeft.backbones.classifier import classifier_from_backbone
+from kpeft.listing import TRAINABLE
+
+BASE: dict[str, Any] = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
+
+
+@pytest.fixture(scope="module")
+def bert() -> Any:
+    return classifier_from_backbone(keras_hub.models.BertBackbone(vocabulary_size=30522, **BASE), 2)
+
+
+@pytest.fixture(scope="module")
+def roberta() -> Any:
+    return classifier_from_backbone(keras_hub.models.RobertaBackbone(vocabulary_size=50265, **BASE), 2)
+
+
+def trainable(model: Any, method: kpeft.Method) -> int:
+    adaptation = kpeft.adapt(model, method)
+    counts = adaptation.parameter_counts()
+    assert counts.trainable == sum(v.value.size for v in model.trainable_variables)
+    adaptation.detach()
+    return counts.trainable
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (kpeft.LoRA(rank=1, targets="query"), 19_970),
+        (kpeft.LoRA(rank=4, targets="query"), 75_266),
+        (kpeft.LoRA(rank=16, targets="query"), 296_450),
+        (kpeft.LoRA(rank=8), 296_450),
+        (kpeft.BitFit(), 104_450),
+        (kpeft.BitFit(train_head=False), 102_914),
+        (kpeft.HeadOnly(), 1_538),
+        (kpeft.Full(), 109_483_778),
+        (kpeft.Full(train_head=False), 109_483_778 - 1_536),
+    ],
+)
+def test_bert_base(bert: Any, method: kpeft.Method, expected: int) -> None:
+    assert trainable(bert, method) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (kpeft.LoRA(rank=8), 887_042),
+        (kpeft.BitFit(), 694_274),
+        (kpeft.BitFit(train_head=False), 102_914),
+        (kpeft.Full(), 124_644_866),
+    ],
+)
+def test_roberta_base(roberta: Any, method: kpeft.Method, expected: int) -> None:
+    assert trainable(roberta, method) == expected
+
+
+@pytest.mark.parametrize("name", kpeft.METHODS)
+def test_list_prints_what_is_so(bert: Any, roberta: Any, name: str) -> None:
+    method = kpeft.METHODS[name]()
+    assert (trainable(bert, method), trainable(roberta, method)) == TRAINABLE[name]
