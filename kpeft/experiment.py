@@ -77,6 +77,8 @@ def run_experiment(config: RunConfig) -> RunResult:
     seed = config.training.seed
     backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=_POLICIES[config.precision])
     data = load_data(task, source, backbone, config.data)
+    if task.regression and backbone.head_is_new and data.train is not None:
+        start_at_mean(backbone.classifier, data.train)
     adaptation = place_method(backbone.classifier, config)
     config = dataclasses.replace(config, method=adaptation.method)
     if config.overwrite:
@@ -141,6 +143,14 @@ def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig
         validation={prefix: encoded(split) for prefix, split in task.validation.items()},
         unlabelled=encoded(task.test[""]) if task.train is None else None,
     )
+
+
+def start_at_mean(classifier: keras.Model, rows: EncodedRows) -> None:
+    """Lets a new regression head start out with the mean label as its answer.
+
+    From zero, the first steps bend the encoder into a constant that reaches the mean, and it may stay there.
+    """
+    classifier.get_layer("logits").bias.assign([rows.labels.mean()])
 
 
 def place_method(model: keras.Model, config: RunConfig) -> Adaptation:

@@ -15,7 +15,7 @@ from kpeft.glue import sample_pairs, sample_sentences
 from kpeft.glue.rows import HIDDEN, Rows, Source, check_split, label_dtype
 from kpeft.glue.tasks import Task
 
-ROWS = {"train": 2000, "validation": 400, "test": 200}
+ROWS = {"train": 1000, "validation": 400, "test": 200}
 """Rows of a split, by the first part of its name."""
 
 Texts = tuple[str, ...]

@@ -16,7 +16,6 @@ import jax
 import keras
 import numpy as np
 import optax
-from safetensors.numpy import load_file
 
 from kpeft.backbones import load_classifier
 from kpeft.config import TrainingConfig
@@ -121,23 +120,6 @@ def _left_out_by_kerashub(base: Path, hyper: dict[str, Any]) -> int:
     """In Hugging Face only, RoBERTa has two position rows that no token takes."""
     config = json.loads((base / "config.json").read_text())
     return 2 * config["hidden_size"] if (config["model_type"], hyper["method"]) == ("roberta", "full") else 0
-
-
-def add_token_type_row(model: keras.Model, base: Path) -> None:
-    """Gives KerasHub's RoBERTa the token-type row that Hugging Face adds to each position, as a variable of its own.
-
-    KerasHub has none, so the loader puts it into the positions. For the outputs that is the same, but where both are
-    trained Adam takes two steps in place of one, and the gradient's norm has one more term.
-    """
-    row = load_file(base / "model.safetensors")["roberta.embeddings.token_type_embeddings.weight"][0]
-    position = next(layer for layer in model._flatten_layers() if type(layer).__name__ == "PositionEmbedding")
-    position._tracker.unlock()
-    token_type = position.add_weight(name="token_type", shape=row.shape, initializer="zeros")
-    position._tracker.lock()
-    token_type.assign(row)
-    position.position_embeddings.assign_sub(row[None])
-    call = position.call
-    position.call = lambda inputs, **keywords: call(inputs, **keywords) + token_type
 
 
 def encoded_rows(golden: Any, *, segments: bool) -> EncodedRows:

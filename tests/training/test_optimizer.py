@@ -146,3 +146,14 @@ def test_a_different_set_of_variables_is_refused() -> None:
     optimizer.build(variables)
     with pytest.raises(ValueError, match="built with"):
         optimizer.apply(make_gradients(1)[0][:2], variables[:2])
+
+
+def test_the_bias_correction_is_exact() -> None:
+    """In float32, 1 - 0.999^k from a rounded 0.999 makes every step 6e-6 too short."""
+    schedule = Schedule(kind="constant", peak=1.0, warmup_steps=0, total_steps=8)
+    transformation = make_recipe(schedule=schedule, weight_decay=0.0, clip_norm=None).transformation([False])
+    parameters, gradient = [np.zeros(1, "float32")], [np.full(1, 0.5, "float32")]
+    state = transformation.init(parameters)
+    for _ in range(5):
+        updates, state = transformation.update(gradient, state, parameters)
+        np.testing.assert_allclose(updates[0], -0.5 / (0.5 + 1e-6), rtol=1e-6)
