@@ -169,5 +169,11 @@ def test_interrupted_before_training(
     kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(experiment, "load_data", lambda *_: os.kill(os.getpid(), number))
-    assert_refused(kpeft_run("--output-dir", tmp_path / "run"), "interrupted", status=130)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job may have been told to ignore it
+    try:
+        assert_refused(kpeft_run("--output-dir", tmp_path / "run"), "interrupted", status=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not (tmp_path / "run").exists()
