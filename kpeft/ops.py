@@ -14,7 +14,7 @@ def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
 
     Two multiply-xorshift rounds (constants: Wellons, https://github.com/skeeto/hash-prospector) over the position, with
     half of the key added before each. Not for cryptography; for dropout they take the place of threefry's twenty
-    rounds, which XLA on a CPU cannot fuse and which cost a fifth of a training step.
+    rounds, which XLA on a CPU cannot fuse.
 
     Args:
         key: uint32 (2,).
