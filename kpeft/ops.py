@@ -1,28 +1,197 @@
-"""What is hot in a training step, in JAX."""
+"""What is hot in a training step, in JAX: each the plain formula with a forward and a backward pass that XLA runs well.
+
+The plain forms stand in tests/test_ops.py, which compares values and gradients. With float32 operands nothing here
+rounds to less than float32.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_BATCH_AND_HEAD = ((0, 1), (0, 1))
+
+
+def matmul(x: Any, w: Any) -> Any:
+    """Returns x W, float32: (..., in) times (in, out), both rounded to the dtype of `x`, summed in float32.
+
+    For bfloat16, XLA on a CPU uses the processor's matrix unit only for products of bfloat16 that accumulate in
+    float32. Autodiff would multiply a float32 gradient with bfloat16 weights, which is neither, so both passes are
+    written out: dx = g Wᵀ and dW = xᵀ g with g rounded like x. Where W is frozen, nobody asks for dW and it is never
+    computed.
+    """
+    y = _matmul(x.reshape(-1, x.shape[-1]), w)
+    return y.reshape(*x.shape[:-1], w.shape[-1])
+
+
+@jax.custom_vjp
+def _matmul(x: Any, w: Any) -> Any:
+    return _dot(x, w.astype(x.dtype), 1, 0)
+
+
+def _matmul_forward(x: Any, w: Any) -> Any:
+    return _matmul(x, w), (x, w)
+
+
+def _matmul_backward(saved: Any, g: Any) -> Any:
+    x, w = saved
+    g = g.astype(x.dtype)
+    # The narrower factor is transposed in memory: XLA's product over rows does not use the matrix unit.
+    dw = _dot(_transposed(x), g, 1, 0) if x.shape[1] <= g.shape[1] else _dot(_transposed(g), x, 1, 0).T
+    return _dot(g, w.astype(x.dtype), 1, 1).astype(x.dtype), dw.astype(w.dtype)
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _transposed(x: Any) -> Any:
+    """`x` with its last two axes exchanged, really: XLA would otherwise fold the exchange into the next product."""
+    return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
+
+
+def _dot(a: Any, b: Any, i: int, j: int) -> Any:
+    return jax.lax.dot_general(a, b, (((i,), (j,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def gelu(x: Any) -> Any:
+    """Returns x Φ(x), Φ by the error function. Only `x` is kept for the backward pass."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _gelu_backward(x: Any, g: Any) -> Any:
+    cdf = 0.5 * (1 + jax.lax.erf(x * np.float32(math.sqrt(0.5))))
+    return (g * (cdf + x * jnp.exp(-0.5 * x * x) * np.float32(1 / math.sqrt(2 * math.pi))),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: Any, scale: Any, offset: Any, epsilon: float) -> Any:
+    """Returns x̂·scale + offset over the last axis, x̂ = (x - mean) / sqrt(variance + epsilon), computed in float32.
+
+    The result has the dtype of `x`. Barriers keep XLA from computing it, and all layers below, anew wherever the
+    result is used: they are all cheap for their size, so it would.
+    """
+    return _layer_norm_forward(x, scale, offset, epsilon)[0]
+
+
+def _layer_norm_forward(x: Any, scale: Any, offset: Any, epsilon: float) -> Any:
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + epsilon)
+    normal = centred * inverse
+    y, normal = jax.lax.optimization_barrier(
+        ((normal * scale + offset).astype(x.dtype), normal.astype(x.dtype)),
+    )
+    return y, (normal, inverse, scale, offset)
+
+
+def _layer_norm_backward(epsilon: float, saved: Any, g: Any) -> Any:
+    normal, inverse, scale, offset = saved
+    dtype, normal, g = g.dtype, normal.astype(jnp.float32), g.astype(jnp.float32)
+    rows = tuple(range(g.ndim - 1))
+    h = g * scale
+    mean, slope = h.mean(axis=-1, keepdims=True), (h * normal).mean(axis=-1, keepdims=True)
+    dx = jax.lax.optimization_barrier((inverse * (h - mean - normal * slope)).astype(dtype))
+    return dx, (g * normal).sum(rows).astype(scale.dtype), g.sum(rows).astype(offset.dtype)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attention(query: Any, key: Any, value: Any, mask: Any, dropout_key: Any, rate: float) -> Any:
+    """Returns dropout(softmax(q kᵀ / sqrt(d) + log mask)) v with softmax in float32.
+
+    The backward pass keeps the probabilities, makes the dropout's mask again from its key, and takes the softmax's
+    row sums from the output: Σ_j p_ij dp_ij = o_i · do_i (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
+
+    Args:
+        query: (batch, length, heads, d); key and value with their own length.
+        key: See above.
+        value: See above.
+        mask: Boolean, may broadcast to (batch, length, key length); or `None`.
+        dropout_key: uint32 (2,) for `random_bits`; not looked at when the rate is 0.
+        rate: Share of the probabilities to drop.
+
+    Returns:
+        (batch, length, heads, d) in the dtype of `query`.
+    """
+    return _attention_forward(query, key, value, mask, dropout_key, rate)[0]
+
+
+def _attention_forward(query: Any, key: Any, value: Any, mask: Any, dropout_key: Any, rate: float) -> Any:
+    q, k, v = (_heads_first(t) for t in (query * (1 / math.sqrt(query.shape[-1])), key, value))
+    scores = _per_head(q, k, 3, 3)
+    if mask is not None:
+        scores = jnp.where(mask[:, None], scores, -1e9)
+    p = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    o = _per_head(dropout(p, dropout_key, rate), v, 3, 2)
+    q, k, v, p, o = jax.lax.optimization_barrier((q, k, v, p, o))
+    return _heads_first(o).astype(query.dtype), (q, k, v, p, o, mask, dropout_key)
+
+
+def _attention_backward(rate: float, saved: Any, g: Any) -> Any:
+    q, k, v, p, o, mask, dropout_key = saved
+    do = _heads_first(g)
+    row = (do * o).sum(axis=-1, keepdims=True)
+    do = do.astype(q.dtype)
+    dp = dropout(_per_head(do, v, 3, 3), dropout_key, rate)
+    ds = (p * (dp - row)).astype(q.dtype)
+    dq = _per_head(ds, k, 3, 2) * (1 / math.sqrt(q.shape[-1]))
+    dk = _per_head(_transposed(ds), q, 3, 2)
+    dv = _per_head(_transposed(dropout(p, dropout_key, rate)), do, 3, 2)
+    return *(_heads_first(t).astype(g.dtype) for t in (dq, dk, dv)), _no_gradient(mask), _no_gradient(dropout_key)
+
+
+attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _heads_first(x: Any) -> Any:
+    """Exchanges the second and the third axis: length and heads."""
+    return x.transpose(0, 2, 1, 3)
+
+
+def _per_head(a: Any, b: Any, i: int, j: int) -> Any:
+    return jax.lax.dot_general(a, b, (((i,), (j,)), _BATCH_AND_HEAD), preferred_element_type=jnp.float32)
+
+
+def _no_gradient(x: Any) -> Any:
+    return None if x is None else np.zeros(x.shape, jax.dtypes.float0)
+
+
+def dropout(x: Any, key: Any, rate: float) -> Any:
+    """Returns x·m / (1 - rate), m ~ Bernoulli(1 - rate) from `random_bits`; the same key drops the same elements."""
+    if rate == 0:
+        return x
+    kept = random_bits(key, x.shape) < np.uint32(round((1 - rate) * 2**32))
+    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
 def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
     """Returns uint32 bits that are a pure function of the key and of each element's position.
 
-    Two multiply-xorshift rounds (constants: Wellons, https://github.com/skeeto/hash-prospector) over the position, with
-    half of the key added before each. Not for cryptography; for dropout they take the place of threefry's twenty
-    rounds, which XLA on a CPU cannot fuse.
+    mix(position · odd + start), where mix is the multiply-xorshift of Wellons (https://github.com/skeeto/hash-prospector)
+    and the key decides both numbers, so that the bits of two keys are no shifts of one another. Not for cryptography;
+    for dropout they take the place of threefry's twenty rounds, which XLA on a CPU cannot fuse.
 
     Args:
         key: uint32 (2,).
         shape: Of the result; fewer than 2^32 elements.
     """
-    position = jax.lax.iota(jnp.uint32, math.prod(shape))
-    bits = _mix(position + _mix(key[0]))
-    return _mix(bits + _mix(key[1] ^ jnp.uint32(0x9E3779B9))).reshape(shape)
+    start = _mix(key[0] + _mix(key[1] ^ jnp.uint32(0x9E3779B9)))
+    odd = _mix(start ^ jnp.uint32(0x85EBCA6B)) | jnp.uint32(1)
+    # An iota for each axis, not one reshaped, so that a sharded array's bits are made where they are used.
+    strides = np.cumprod([1, *shape[:0:-1]], dtype=np.uint32)[::-1]
+    axes = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * (odd * stride) for axis, stride in enumerate(strides)]
+    return _mix(sum(axes, start))
 
 
 def _mix(bits: Any) -> Any:

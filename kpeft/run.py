@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import json
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kpeft import defaults
+from kpeft import defaults, runtime
 from kpeft._version import __version__
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
@@ -52,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print_list()
                 return 0
             config = make_config(options)
-            _choose_backend()
+            try:
+                runtime.prepare()
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+            if arguments is None:  # this program, not a caller of this function
+                runtime.restart_with_large_pages()
             return _run(config)
         except KeyboardInterrupt:  # while training, signals are the training's
             return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)
@@ -118,15 +122,6 @@ def _notes_on_stdout() -> Iterator[None]:
         yield
     finally:
         logging.getLogger("kpeft").removeHandler(handler)
-
-
-def _choose_backend() -> None:
-    """Puts Keras on JAX before it is imported, whatever keras.json says."""
-    backend = os.environ.get("KERAS_BACKEND") or "jax"
-    if backend != "jax":
-        raise UsageError(f"kpeft runs on JAX, but KERAS_BACKEND={backend}: unset it or set it to jax.")
-    os.environ["KERAS_BACKEND"] = "jax"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

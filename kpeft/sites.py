@@ -21,6 +21,7 @@ from keras.src.utils.naming import to_snake_case
 
 from kpeft.families import FAMILIES, Family
 from kpeft.layers.adapter_layer import AdapterLayer
+from kpeft.layers.fast import FAST_LAYERS, FastLayer
 
 
 def walk(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -55,7 +56,8 @@ def _children(layer: Any) -> list[Any]:
 def _component(name: str, thing: Any) -> str:
     while isinstance(thing, AdapterLayer):  # it carries its base's name
         thing = thing.base
-    invented = to_snake_case(type(thing).__name__)
+    kind = next(c for c in type(thing).__mro__ if not issubclass(c, FastLayer))
+    invented = to_snake_case(kind.__name__)
     stem, _, number = name.rpartition("_")
     return invented if stem == invented and number.isdigit() else name
 
@@ -183,6 +185,26 @@ def _exchange(container: Any, old: Any, new: Any) -> None:
                 dict.__setitem__(container, key, new)
             else:
                 _exchange(value, old, new)
+
+
+_FAST = {next(c for c in fast.__mro__ if not issubclass(c, FastLayer)): fast for fast in FAST_LAYERS}
+
+
+def recast(model: Any) -> None:
+    """Lets the layers inside `model` compute with `kpeft.ops`: each becomes the fast class of its own class.
+
+    A fast class adds no state, so a layer keeps its variables, names and paths. Those that stand in a Functional graph
+    stay as they are: they are written into saved files, which are to open without kpeft. The fast layers round
+    operands, not variables, so Keras is kept from rounding theirs.
+    """
+    layers = [layer for _, layer in walk(model)]
+    models = [model, *(layer for layer in layers if isinstance(layer, keras.Model))]
+    in_graph = {id(child) for each in models for child in each.layers}
+    for layer in layers:
+        if type(layer) in _FAST and id(layer) not in in_graph:
+            layer.__class__ = _FAST[type(layer)]
+            for variable in layer._trainable_variables:
+                variable._autocast = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ HEAVY = {"keras", "keras_hub", "jax", "tensorflow", "tensorflow_datasets", "matp
 
 # Layers of the library, lowest first; a module imports from its own layer and from those below.
 LAYERS = (
-    ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops"),
+    ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops", "kpeft.runtime"),
     ("kpeft.layers",),
     ("kpeft.sites",),
     ("kpeft.targets",),
@@ -30,7 +30,7 @@ LAYERS = (
     ("kpeft.run",),
 )
 # What --help reads: imports nothing heavy at module level, and so nothing that does.
-LIGHT = ("_version", "run", "config", "defaults", "listing", "families", "glue/tasks", "methods")
+LIGHT = ("_version", "run", "runtime", "config", "defaults", "listing", "families", "glue/tasks", "methods")
 
 
 def modules() -> dict[str, Path]:
@@ -90,7 +90,7 @@ def test_help_and_list_load_nothing_heavy() -> None:
 
 def test_the_runner_puts_keras_on_jax_whatever_keras_json_says(tmp_path: Path) -> None:
     (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
-    code = "from kpeft import run; run._choose_backend(); import keras; assert keras.backend.backend() == 'jax'"
+    code = "from kpeft import runtime; runtime.prepare(); import keras; assert keras.backend.backend() == 'jax'"
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     subprocess.run([sys.executable, "-c", code], check=True, env={**environment, "KERAS_HOME": str(tmp_path)})
 

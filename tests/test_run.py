@@ -43,7 +43,7 @@ def test_result_has_the_fixed_schema(finished_run: Path, tiny_preset: Path) -> N
     assert timing["total_seconds"] > timing["compile_seconds"] + timing["train_seconds"] > 0
     assert set(value["versions"]) == {"kpeft", "keras", "jax"}
     assert value["config"]["method"]["rank"] == 8
-    assert value["config"]["training"]["learning_rate"] == 4e-4
+    assert value["config"]["training"]["learning_rate"] == 1e-3
 
 
 def test_history_has_a_line_for_each_step_and_evaluation(finished_run: Path) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 
 import keras
 
-from kpeft.backbones.classifier import private_random
 from kpeft.backbones.huggingface import classifier_from_folder
 from kpeft.backbones.kerashub import classifier_from_preset, tokenizer_from_preset
 from kpeft.backbones.presets import PresetFiles, resolve
 from kpeft.backbones.tokenizer_files import tokenizer_from_folder
 from kpeft.backbones.tokenizers import TextTokenizer
-from kpeft.layers.dropout import FastDropout
-from kpeft.sites import replace_layer, walk
+from kpeft.sites import recast
 
 logger = logging.getLogger("kpeft")
 
@@ -135,26 +133,9 @@ def _load(
     else:
         classifier, family, backbone, new = classifier_from_preset(files.location, num_classes, **options)
         max_length, vocabulary_size = backbone.max_sequence_length, backbone.token_embedding.input_dim
-    _use_fast_dropout(classifier)
+    recast(classifier)
     if new:
         logger.warning("%s: new, not from the preset: %s (%d labels)", preset, ", ".join(new), num_classes)
     return _Loaded(
         classifier=classifier, family=family, max_length=max_length, vocabulary_size=vocabulary_size, new=new
     )
-
-
-def _use_fast_dropout(classifier: keras.Model) -> None:
-    """Puts cheaper random bits into the dropouts inside the encoder's layers, with the same streams.
-
-    Those that stand in a functional graph stay: they are written into saved files, which are to open without kpeft.
-    """
-    layers = list(walk(classifier))
-    models = [classifier, *(layer for _, layer in layers if isinstance(layer, keras.Model))]
-    in_graph = {id(child) for model in models for child in model.layers}
-    for path, layer in layers:
-        if type(layer) is keras.layers.Dropout and id(layer) not in in_graph:
-            with private_random(0):
-                fast = FastDropout.from_config({**layer.get_config(), "name": path.rpartition("/")[2]})
-            if layer.rate > 0:
-                fast.seed_generator.state.assign(layer.seed_generator.state)
-            replace_layer(classifier, layer, fast)

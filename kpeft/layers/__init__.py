@@ -1,7 +1,7 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.layers.dropout import FastDropout
+from kpeft.layers.fast import FastDropout
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 
 __all__ = ["AdapterLayer", "FastDropout", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]

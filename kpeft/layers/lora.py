@@ -10,7 +10,8 @@ import keras
 from keras import ops
 
 from kpeft.layers.adapter_layer import MergeableAdapter
-from kpeft.layers.dropout import FastDropout
+from kpeft.layers.fast import FastDropout
+from kpeft.layers.linear import activate, linear, matrix_axes
 
 
 class LoRALayer(MergeableAdapter):
@@ -76,15 +77,15 @@ class LoRALayer(MergeableAdapter):
             )
         bound = 1 / math.sqrt(features_in)
         uniform = keras.initializers.RandomUniform(-bound, bound, seed=self.seed)
-        self.lora_a = self.add_weight(name="lora_a", shape=shape_a, initializer=uniform)
-        self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros")
+        self.lora_a = self.add_weight(name="lora_a", shape=shape_a, initializer=uniform, autocast=False)
+        self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros", autocast=False)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         outputs = self.project(inputs)
         outputs = outputs + self.low_rank(self.dropout(inputs, training=training))
         if self.base.bias is not None:
             outputs = outputs + self.base.bias
-        return outputs if self.base.activation is None else self.base.activation(outputs)
+        return ops.cast(activate(self.base.activation, outputs), self.compute_dtype)
 
     def kernel_change(self) -> Any:
         change = self.scaling * ops.tensordot(self.lora_a.value, self.lora_b.value, axes=1)
@@ -130,10 +131,11 @@ class LoRADense(LoRALayer):
         return (features_in, self.rank), (self.rank, features_out)
 
     def project(self, x: Any) -> Any:
-        return ops.matmul(x, self.base.kernel)
+        return linear(x, self.base.kernel)
 
     def low_rank(self, x: Any) -> Any:
-        return ops.matmul(ops.matmul(x, self.lora_a) * (self.scaling * self.gate), self.lora_b)
+        hidden = linear(x, self.lora_a) * (self.scaling * self.gate)
+        return linear(ops.cast(hidden, x.dtype), self.lora_b)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -155,6 +157,7 @@ class LoRAEinsumDense(LoRALayer):
         if not isinstance(base, keras.layers.EinsumDense):
             raise ValueError(f"LoRAEinsumDense wraps a keras.layers.EinsumDense. Received: {base!r}")
         self._contracted, self._down, self._up = _split_equation(base.equation)
+        self._is_matrix = matrix_axes(base.equation) is not None
         super().__init__(base, **kwargs)
 
     def factor_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -162,11 +165,17 @@ class LoRAEinsumDense(LoRALayer):
         return (*shape[: self._contracted], self.rank), (self.rank, *shape[self._contracted :])
 
     def project(self, x: Any) -> Any:
-        return ops.einsum(self.base.equation, x, self.base.kernel)
+        if self._is_matrix:
+            return linear(x, self.base.kernel, self._contracted)
+        return ops.einsum(self.base.equation, x, ops.cast(self.base.kernel, x.dtype))
 
     def low_rank(self, x: Any) -> Any:
-        hidden = ops.einsum(self._down, x, self.lora_a) * (self.scaling * self.gate)
-        return ops.einsum(self._up, hidden, self.lora_b)
+        scale = self.scaling * self.gate
+        if self._is_matrix:
+            hidden = linear(x, self.lora_a, self._contracted) * scale
+            return linear(ops.cast(hidden, x.dtype), self.lora_b)
+        hidden = ops.einsum(self._down, x, ops.cast(self.lora_a, x.dtype)) * scale
+        return ops.einsum(self._up, ops.cast(hidden, x.dtype), ops.cast(self.lora_b, x.dtype))
 
 
 def _split_equation(equation: str) -> tuple[int, str, str]:

@@ -88,7 +88,8 @@ class TrainBatches(keras.utils.PyDataset):
 
     def width(self, micro_batch: int) -> int:
         """Padded length of a micro-batch, counted over all epochs."""
-        return int(self._batch_widths[self._enter_epoch_of(micro_batch)])
+        index = self._enter_epoch_of(micro_batch)  # first: it changes the widths
+        return int(self._batch_widths[index])
 
     def _enter_epoch_of(self, micro_batch: int) -> int:
         epoch, index = divmod(micro_batch, self.plan.micro_batches_per_epoch)

@@ -7,7 +7,7 @@ import numpy as np
 _MULTIPLE = 8
 
 
-def choose_widths(lengths: np.ndarray, *, most: int = 5, least_gain: float = 0.05) -> tuple[int, ...]:
+def choose_widths(lengths: np.ndarray, *, most: int = 8, least_gain: float = 0.02) -> tuple[int, ...]:
     """Padded lengths for rows of these lengths.
 
     The widths are multiples of 8, except the last, which is the longest row. For each number of widths, the ones

@@ -92,7 +92,7 @@ def test_widths_are_few_and_fit(longest: int) -> None:
     assert widths == tuple(sorted(set(widths)))
     assert widths[-1] == lengths.max()
     assert all(width % 8 == 0 for width in widths[:-1])
-    assert len(widths) <= 5
+    assert len(widths) <= 8
     fitted = fit_width(widths, lengths)
     assert (fitted >= lengths).all()
     assert set(fitted) == set(widths)

@@ -1,16 +1,19 @@
-"""FastDropout: the right share, no pattern, reproducible, and the gradient of what it did."""
+"""The fast layers compute what Keras's do; FastDropout: the right share, no pattern, reproducible, differentiable."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import keras
+import keras_hub
 import numpy as np
 import pytest
 import scipy.stats
 
 from kpeft.layers import FastDropout
+from kpeft.layers.fast import FAST_LAYERS, FastLayer
 from kpeft.ops import random_bits
+from kpeft.sites import recast, variable_paths, walk
 
 
 def bits(seed: int, count: int, size: int = 1 << 18) -> np.ndarray:
@@ -60,3 +63,20 @@ def test_gradient_is_the_mask() -> None:
 def test_keras_config_round_trip() -> None:
     layer = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(FastDropout(0.2, seed=4)))
     assert (type(layer), layer.rate, layer.seed) == (FastDropout, 0.2, 4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("mixed_bfloat16", 0.05)])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_a_recast_encoder_computes_the_same(dtype: str, tolerance: float, activation: str) -> None:
+    inputs = {"x": keras.Input((None, 24)), "mask": keras.Input((None,), dtype="bool")}
+    block = keras_hub.layers.TransformerEncoder(48, 3, dropout=0.1, activation=activation, dtype=dtype)
+    model = keras.Model(inputs, block(inputs["x"], padding_mask=inputs["mask"]))
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(scale=0.3, size=variable.shape))
+    x = {"x": rng.normal(size=(5, 7, 24)).astype("float32"), "mask": np.arange(7) < rng.integers(1, 8, (5, 1))}
+    before, paths = keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32")), list(variable_paths(model))
+    recast(model)
+    assert {type(layer) for _, layer in walk(model) if isinstance(layer, FastLayer)} == set(FAST_LAYERS)
+    assert list(variable_paths(model)) == paths
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32")), before, atol=tolerance)

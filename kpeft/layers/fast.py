@@ -1,0 +1,102 @@
+"""Keras's encoder layers with the arithmetic of `kpeft.ops`: the same variables, formulas and saved form, in less time.
+
+`kpeft.sites.recast` turns a built Keras layer into one of these and back again loses nothing: they add no state. On
+another backend than JAX, and for options that encoders do not use, each is the Keras layer it derives from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kpeft.layers.linear import activate, linear, matrix_axes
+
+
+class FastLayer:
+    """Marks a layer that stands for the Keras class it derives from."""
+
+
+def _on_jax() -> bool:
+    return bool(keras.backend.backend() == "jax")
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastDropout(FastLayer, keras.layers.Dropout):
+    """`keras.layers.Dropout` with the bits of `kpeft.ops.random_bits`: y = x·m / (1 - rate), m ~ Bernoulli(1 - rate).
+
+    Reproducible as Keras's own is: the layer's seed generator decides the mask. With a `noise_shape`, and on another
+    backend than JAX, it is Keras's own.
+    """
+
+    def call(self, inputs: Any, training: bool | None = False) -> Any:
+        if not training or self.rate in (0, 1) or self.noise_shape is not None or not _on_jax():
+            return super().call(inputs, training=training)
+        from kpeft.ops import dropout
+
+        return dropout(inputs, self.seed_generator.next(), self.rate)
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastDense(FastLayer, keras.layers.Dense):
+    """`keras.layers.Dense`: y = f(x W + b), accumulated and activated in float32 under every dtype policy."""
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        if self.lora_enabled or self.quantization_mode is not None:
+            return super().call(inputs, training=training)
+        y = linear(inputs, self.kernel)
+        return keras.ops.cast(activate(self.activation, y if self.bias is None else y + self.bias), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastEinsumDense(FastLayer, keras.layers.EinsumDense):
+    """`keras.layers.EinsumDense` as one matrix product, where its equation is one."""
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        axes = matrix_axes(self.equation)
+        if self.lora_enabled or self.quantization_mode is not None or axes is None:
+            return super().call(inputs, training=training)
+        y = linear(inputs, self.kernel, axes)
+        return keras.ops.cast(activate(self.activation, y if self.bias is None else y + self.bias), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastLayerNormalization(FastLayer, keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis; see `kpeft.ops.layer_norm`."""
+
+    def call(self, inputs: Any) -> Any:
+        last = self.axis in (-1, [-1], [inputs.ndim - 1], inputs.ndim - 1)
+        if not (last and self.scale and self.center and not self.rms_scaling and _on_jax()):
+            return super().call(inputs)
+        from kpeft.ops import layer_norm
+
+        return layer_norm(inputs, self.gamma.value, self.beta.value, self.epsilon)
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastMultiHeadAttention(FastLayer, keras.layers.MultiHeadAttention):
+    """`keras.layers.MultiHeadAttention` with the attention of `kpeft.ops.attention`."""
+
+    def _compute_attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if return_attention_scores or kwargs or query.ndim != 4 or not _on_jax():
+            return super()._compute_attention(
+                query, key, value, attention_mask, training, return_attention_scores, **kwargs
+            )
+        from kpeft.ops import attention
+
+        rate = self._dropout_layer.rate if training and self._dropout else 0.0
+        bits = self._dropout_layer.seed_generator.next() if rate else None
+        mask = None if attention_mask is None else keras.ops.cast(attention_mask, "bool")
+        return attention(query, key, value, mask, bits, rate), None
+
+
+FAST_LAYERS = (FastDense, FastEinsumDense, FastLayerNormalization, FastMultiHeadAttention, FastDropout)
