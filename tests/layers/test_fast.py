@@ -68,7 +68,7 @@ def test_keras_config_round_trip() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("mixed_bfloat16", 0.05)])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_a_recast_encoder_computes_the_same(dtype: str, tolerance: float, activation: str) -> None:
-    inputs = {"x": keras.Input((None, 24)), "mask": keras.Input((None,), dtype="bool")}
+    inputs = {"x": keras.Input((None, 24), name="x"), "mask": keras.Input((None,), dtype="bool", name="mask")}
     block = keras_hub.layers.TransformerEncoder(48, 3, dropout=0.1, activation=activation, dtype=dtype)
     model = keras.Model(inputs, block(inputs["x"], padding_mask=inputs["mask"]))
     rng = np.random.default_rng(0)
