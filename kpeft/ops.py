@@ -108,7 +108,7 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attention(query: Any, key: Any, value: Any, mask: Any, dropout_key: Any, rate: float) -> Any:
-    """Returns dropout(softmax(q kᵀ / sqrt(d) + log mask)) v with softmax in float32.
+    """Returns dropout(softmax(q kᵀ / sqrt(d) + log mask)) v with softmax in float32; 0 where a query may see no key.
 
     The backward pass keeps the probabilities, makes the dropout's mask again from its key, and takes the softmax's
     row sums from the output: Σ_j p_ij dp_ij = o_i · do_i (Dao et al., 2022, https://arxiv.org/abs/2205.14135).
@@ -117,7 +117,7 @@ def attention(query: Any, key: Any, value: Any, mask: Any, dropout_key: Any, rat
         query: (batch, length, heads, d); key and value with their own length.
         key: See above.
         value: See above.
-        mask: Boolean, may broadcast to (batch, length, key length); or `None`.
+        mask: Boolean, broadcasts to (batch, heads, length, key length); or `None`.
         dropout_key: uint32 (2,) for `random_bits`; not looked at when the rate is 0.
         rate: Share of the probabilities to drop.
 
@@ -131,15 +131,17 @@ def _attention_forward(query: Any, key: Any, value: Any, mask: Any, dropout_key:
     q, k, v = (_heads_first(t) for t in (query * (1 / math.sqrt(query.shape[-1])), key, value))
     scores = _per_head(q, k, 3, 3)
     if mask is not None:
-        scores = jnp.where(mask[:, None], scores, -1e9)
+        scores = jnp.where(mask, scores, -1e9)
     p = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    if mask is not None:
+        p = jnp.where(mask, p, jnp.zeros((), p.dtype))
     o = _per_head(dropout(p, dropout_key, rate), v, 3, 2)
     q, k, v, p, o = jax.lax.optimization_barrier((q, k, v, p, o))
-    return _heads_first(o).astype(query.dtype), (q, k, v, p, o, mask, dropout_key)
+    return _heads_first(o).astype(query.dtype), (q, k, v, p, o, dropout_key)
 
 
 def _attention_backward(rate: float, saved: Any, g: Any) -> Any:
-    q, k, v, p, o, mask, dropout_key = saved
+    q, k, v, p, o, dropout_key = saved
     do = _heads_first(g)
     row = (do * o).sum(axis=-1, keepdims=True)
     do = do.astype(q.dtype)
@@ -148,7 +150,7 @@ def _attention_backward(rate: float, saved: Any, g: Any) -> Any:
     dq = _per_head(ds, k, 3, 2) * (1 / math.sqrt(q.shape[-1]))
     dk = _per_head(_transposed(ds), q, 3, 2)
     dv = _per_head(_transposed(dropout(p, dropout_key, rate)), do, 3, 2)
-    return *(_heads_first(t).astype(g.dtype) for t in (dq, dk, dv)), _no_gradient(mask), _no_gradient(dropout_key)
+    return *(_heads_first(t).astype(g.dtype) for t in (dq, dk, dv)), None, None
 
 
 attention.defvjp(_attention_forward, _attention_backward)
@@ -161,10 +163,6 @@ def _heads_first(x: Any) -> Any:
 
 def _per_head(a: Any, b: Any, i: int, j: int) -> Any:
     return jax.lax.dot_general(a, b, (((i,), (j,)), _BATCH_AND_HEAD), preferred_element_type=jnp.float32)
-
-
-def _no_gradient(x: Any) -> Any:
-    return None if x is None else np.zeros(x.shape, jax.dtypes.float0)
 
 
 def dropout(x: Any, key: Any, rate: float) -> Any:
@@ -187,7 +185,7 @@ def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
         shape: Of the result; fewer than 2^32 elements.
     """
     start = _mix(key[0] + _mix(key[1] ^ jnp.uint32(0x9E3779B9)))
-    odd = _mix(start ^ jnp.uint32(0x85EBCA6B)) | jnp.uint32(1)
+    odd = _mix(key[1] + _mix(key[0] ^ jnp.uint32(0x85EBCA6B))) | jnp.uint32(1)
     # An iota for each axis, not one reshaped, so that a sharded array's bits are made where they are used.
     strides = np.cumprod([1, *shape[:0:-1]], dtype=np.uint32)[::-1]
     axes = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * (odd * stride) for axis, stride in enumerate(strides)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -26,7 +27,9 @@ def prepare() -> None:
         raise ValueError(f"kpeft runs on JAX, but KERAS_BACKEND={backend}: unset it or set it to jax.")
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_cache()))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # a user without a home folder compiles anew
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compilation_cache())
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
@@ -50,19 +53,27 @@ def _processor() -> str:
 
 
 def restart_with_large_pages() -> None:
-    """Starts this program anew, as the same process, with malloc asking for large memory pages; returns if it need not.
+    """Starts a `python -m` program anew, as the same process, with malloc asking for large memory pages.
+
+    Returns if that is not needed, or if this program was not started as `python -m`: another may have done things, or
+    read its own text from standard input, and must not run twice.
 
     XLA takes and gives back its working memory at every step. Where the kernel gives large pages only to those who ask
     (`madvise`), each step then pays for a page fault every 4 KiB. glibc 2.35 and later ask if told to, but only at the
     start of a program.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if _TUNABLE in tunables or not (_glibc_can_ask() and _kernel_waits_to_be_asked()):
+    if _TUNABLE in tunables or not (_is_module() and _glibc_can_ask() and _kernel_waits_to_be_asked()):
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_module() -> bool:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and sys.orig_argv[1:3] == ["-m", spec.name]
 
 
 def _glibc_can_ask() -> bool:

@@ -4,7 +4,7 @@ A structural path joins the names of the layers from the model down to a layer o
 (`dense_3`) depends on what the process built before; it gives way to the class and the position among its siblings, as
 Keras's own saving does. An adapter layer and its base share one path, so wrapping a layer renames nothing.
 
-All code that relies on private parts of Keras is in this file.
+All code that relies on private parts of Keras is in this file, but for the scope in layers/linear.py.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def _component(name: str, thing: Any) -> str:
     while isinstance(thing, AdapterLayer):  # it carries its base's name
         thing = thing.base
     kind = next(c for c in type(thing).__mro__ if not issubclass(c, FastLayer))
-    invented = to_snake_case(kind.__name__)
+    invented = {to_snake_case(type(thing).__name__), to_snake_case(kind.__name__)}
     stem, _, number = name.rpartition("_")
-    return invented if stem == invented and number.isdigit() else name
+    return stem if stem in invented and number.isdigit() else name
 
 
 def _join(path: str, name: str) -> str:
@@ -194,8 +194,7 @@ def recast(model: Any) -> None:
     """Lets the layers inside `model` compute with `kpeft.ops`: each becomes the fast class of its own class.
 
     A fast class adds no state, so a layer keeps its variables, names and paths. Those that stand in a Functional graph
-    stay as they are: they are written into saved files, which are to open without kpeft. The fast layers round
-    operands, not variables, so Keras is kept from rounding theirs.
+    stay as they are: they are written into saved files, which are to open without kpeft.
     """
     layers = [layer for _, layer in walk(model)]
     models = [model, *(layer for layer in layers if isinstance(layer, keras.Model))]
@@ -203,8 +202,6 @@ def recast(model: Any) -> None:
     for layer in layers:
         if type(layer) in _FAST and id(layer) not in in_graph:
             layer.__class__ = _FAST[type(layer)]
-            for variable in layer._trainable_variables:
-                variable._autocast = False
 
 
 @dataclass(frozen=True)

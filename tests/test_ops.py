@@ -26,8 +26,8 @@ def plain_layer_norm(x: Any, scale: Any, offset: Any) -> Any:
 
 def plain_attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
-    scores = jnp.where(mask[:, None], scores, -1e30)
-    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
+    scores = jnp.where(mask, scores, -1e30)
+    return jnp.einsum("bhqk,bkhd->bqhd", jnp.where(mask, jax.nn.softmax(scores), 0), v)
 
 
 def assert_same_with_gradients(fast: Any, plain: Any, arguments: tuple[Any, ...], tolerance: float) -> None:
@@ -90,7 +90,8 @@ def test_layer_norm(dtype: Any, tolerance: float) -> None:
 def test_attention(dtype: Any, tolerance: float, lengths: tuple[int, int]) -> None:
     q = random(2, lengths[0], 3, 8).astype(dtype)
     k, v = (random(2, lengths[1], 3, 8).astype(dtype) for _ in range(2))
-    mask = jnp.asarray(RNG.random((2, 1, lengths[1])) < 0.7).at[:, :, 0].set(True)
+    mask = jnp.asarray(RNG.random((2, 1, lengths[0], lengths[1])) < 0.7)
+    mask = mask.at[0, :, 1].set(False)  # a query that may see nothing
     assert_same_with_gradients(
         lambda q, k, v: ops.attention(q, k, v, mask, None, 0.0),
         lambda q, k, v: plain_attention(q, k, v, mask),

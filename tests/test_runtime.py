@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NoReturn
 
@@ -59,6 +60,8 @@ def restarts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
 
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "kpeft.run", "--task", "mrpc"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("kpeft.run", None))
     pages = tmp_path / "enabled"
     pages.write_text("always [madvise] never\n")
     monkeypatch.setattr(runtime, "_PAGES", pages)
@@ -73,6 +76,25 @@ def test_it_restarts_once_and_keeps_other_tunables(monkeypatch: pytest.MonkeyPat
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
     runtime.restart_with_large_pages()
     assert len(restarts) == 1
+
+
+@pytest.mark.parametrize("started_as", [["python", "train.py"], ["python", "-"], ["python", "-m", "another"]])
+def test_it_does_not_restart_another_program(
+    monkeypatch: pytest.MonkeyPatch, restarts: list[list[str]], started_as: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", started_as)
+    runtime.restart_with_large_pages()
+    assert restarts == []
+
+
+def test_a_user_without_a_home_folder_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    runtime.prepare()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 @pytest.mark.parametrize("libc", [("glibc", "2.31"), ("musl", "1.2"), ("", "")])

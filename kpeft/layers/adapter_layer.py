@@ -35,7 +35,9 @@ class AdapterLayer(keras.layers.Layer):
         if not self.base.built:
             self.base.build(input_shape)
         self.base.trainable = False  # variables made by the line above do not inherit the flag
-        self.gate = self.add_weight(name="gate", shape=(), initializer="ones", trainable=False, dtype="float32")
+        self.gate = self.add_weight(
+            name="gate", shape=(), initializer="ones", trainable=False, dtype="float32", autocast=False
+        )
         self.build_adapter()
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from kpeft.layers.linear import activate, linear, matrix_axes
+from kpeft.layers.linear import activate, full, linear, matrix_axes
 
 
 class FastLayer:
@@ -19,6 +19,12 @@ class FastLayer:
 
 def _on_jax() -> bool:
     return bool(keras.backend.backend() == "jax")
+
+
+def _finish(layer: Any, y: Any) -> Any:
+    """Adds the bias, applies the activation, and only then rounds to the layer's dtype."""
+    y = y if layer.bias is None else y + full(layer.bias)
+    return keras.ops.cast(activate(layer.activation, y), layer.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -44,8 +50,10 @@ class FastDense(FastLayer, keras.layers.Dense):
     def call(self, inputs: Any, training: Any = None) -> Any:
         if self.lora_enabled or self.quantization_mode is not None:
             return super().call(inputs, training=training)
-        y = linear(inputs, self.kernel)
-        return keras.ops.cast(activate(self.activation, y if self.bias is None else y + self.bias), self.compute_dtype)
+        return _finish(self, linear(inputs, self.kernel))
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        super().quantize(mode, type_check=False, config=config)  # Keras's check takes no subclass
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -56,8 +64,10 @@ class FastEinsumDense(FastLayer, keras.layers.EinsumDense):
         axes = matrix_axes(self.equation)
         if self.lora_enabled or self.quantization_mode is not None or axes is None:
             return super().call(inputs, training=training)
-        y = linear(inputs, self.kernel, axes)
-        return keras.ops.cast(activate(self.activation, y if self.bias is None else y + self.bias), self.compute_dtype)
+        return _finish(self, linear(inputs, self.kernel, axes))
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        super().quantize(mode, type_check=False, config=config)  # Keras's check takes no subclass
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -70,7 +80,8 @@ class FastLayerNormalization(FastLayer, keras.layers.LayerNormalization):
             return super().call(inputs)
         from kpeft.ops import layer_norm
 
-        return layer_norm(inputs, self.gamma.value, self.beta.value, self.epsilon)
+        x = keras.ops.cast(inputs, self.compute_dtype)
+        return layer_norm(x, full(self.gamma), full(self.beta), self.epsilon)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -87,7 +98,7 @@ class FastMultiHeadAttention(FastLayer, keras.layers.MultiHeadAttention):
         return_attention_scores: bool = False,
         **kwargs: Any,
     ) -> Any:
-        if return_attention_scores or kwargs or query.ndim != 4 or not _on_jax():
+        if return_attention_scores or kwargs or query.ndim != 4 or self._flash_attention or not _on_jax():
             return super()._compute_attention(
                 query, key, value, attention_mask, training, return_attention_scores, **kwargs
             )
@@ -95,8 +106,9 @@ class FastMultiHeadAttention(FastLayer, keras.layers.MultiHeadAttention):
 
         rate = self._dropout_layer.rate if training and self._dropout else 0.0
         bits = self._dropout_layer.seed_generator.next() if rate else None
-        mask = None if attention_mask is None else keras.ops.cast(attention_mask, "bool")
-        return attention(query, key, value, mask, bits, rate), None
+        while attention_mask is not None and attention_mask.ndim < 4:  # as Keras does: heads, then the batch
+            attention_mask = keras.ops.expand_dims(attention_mask, -3)
+        return attention(query, key, value, attention_mask, bits, rate), None
 
 
 FAST_LAYERS = (FastDense, FastEinsumDense, FastLayerNormalization, FastMultiHeadAttention, FastDropout)

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend import AutocastScope
 
 
 def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
@@ -19,9 +20,11 @@ def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
         axes: Number of axes that `in` stands for.
 
     Returns:
-        (..., *out); on JAX float32 whatever the dtype of `x`.
+        (..., *out); on JAX float32 for an `x` of less.
     """
-    kernel = getattr(kernel, "value", kernel)
+    kernel = full(kernel)
+    if keras.backend.backend() != "jax":
+        return ops.tensordot(x, ops.cast(kernel, x.dtype), axes)
     inner, outer = kernel.shape[:axes], kernel.shape[axes:]
     rows = tuple(x.shape[: len(x.shape) - axes])
     x = ops.reshape(x, (*rows, math.prod(inner)))
@@ -30,12 +33,20 @@ def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
 
 
 def _matmul(x: Any, matrix: Any) -> Any:
-    # In float32, XLA's own product and its gradient are as good as ours.
-    if keras.backend.backend() != "jax" or x.dtype == "float32":
+    if x.dtype not in ("bfloat16", "float16"):  # XLA's own product and its gradient are as good as ours
         return ops.matmul(x, matrix)
     from kpeft.ops import matmul
 
     return matmul(x, matrix)
+
+
+def full(variable: Any) -> Any:
+    """Returns a variable's value as it is stored, where Keras would round it to the layer's compute dtype.
+
+    The products round their operands themselves; a gradient through Keras's rounding would be rounded, too.
+    """
+    with AutocastScope(None):
+        return getattr(variable, "value", variable)
 
 
 def activate(activation: Any, x: Any) -> Any:
@@ -55,6 +66,8 @@ def matrix_axes(equation: str) -> int | None:
     """
     inputs, rest = equation.replace(" ", "").split(",")
     kernel, outputs = rest.split("->")
+    if len(set(inputs)) < len(inputs) or len(set(kernel)) < len(kernel):
+        return None
     for axes in range(1, min(len(inputs), len(kernel))):
         kept = inputs[:-axes]
         if inputs[-axes:] == kernel[:axes] and kept + kernel[axes:] == outputs:

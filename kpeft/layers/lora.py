@@ -11,7 +11,7 @@ from keras import ops
 
 from kpeft.layers.adapter_layer import MergeableAdapter
 from kpeft.layers.fast import FastDropout
-from kpeft.layers.linear import activate, linear, matrix_axes
+from kpeft.layers.linear import activate, full, linear, matrix_axes
 
 
 class LoRALayer(MergeableAdapter):
@@ -84,7 +84,7 @@ class LoRALayer(MergeableAdapter):
         outputs = self.project(inputs)
         outputs = outputs + self.low_rank(self.dropout(inputs, training=training))
         if self.base.bias is not None:
-            outputs = outputs + self.base.bias
+            outputs = outputs + full(self.base.bias)
         return ops.cast(activate(self.base.activation, outputs), self.compute_dtype)
 
     def kernel_change(self) -> Any:
@@ -135,7 +135,7 @@ class LoRADense(LoRALayer):
 
     def low_rank(self, x: Any) -> Any:
         hidden = linear(x, self.lora_a) * (self.scaling * self.gate)
-        return linear(ops.cast(hidden, x.dtype), self.lora_b)
+        return linear(ops.cast(hidden, self.compute_dtype), self.lora_b)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -173,7 +173,7 @@ class LoRAEinsumDense(LoRALayer):
         scale = self.scaling * self.gate
         if self._is_matrix:
             hidden = linear(x, self.lora_a, self._contracted) * scale
-            return linear(ops.cast(hidden, x.dtype), self.lora_b)
+            return linear(ops.cast(hidden, self.compute_dtype), self.lora_b)
         hidden = ops.einsum(self._down, x, ops.cast(self.lora_a, x.dtype)) * scale
         return ops.einsum(self._up, ops.cast(hidden, x.dtype), ops.cast(self.lora_b, x.dtype))
 

@@ -1,0 +1,1 @@
+"""How fast kpeft trains beside Keras and Hugging Face PEFT on the same machine: see speed.py."""

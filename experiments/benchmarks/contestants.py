@@ -1,0 +1,131 @@
+"""Starting the contestants, and giving each its turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Who competes.
+
+    Attributes:
+        name: What to call it.
+        module: Its worker.
+        precision: `"float32"` or `"bfloat16"`.
+        keras_layers: For kpeft's worker: leave the encoder's layers as KerasHub made them.
+        small_pages: For kpeft's worker: leave malloc's pages as the system has them.
+    """
+
+    name: str
+    module: str
+    precision: str
+    keras_layers: bool = False
+    small_pages: bool = False
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it runs in the peers' environment."""
+        return self.module == "huggingface_worker"
+
+
+KINDS = (
+    Kind("kpeft bfloat16", "kpeft_worker", "bfloat16"),
+    Kind("kpeft float32", "kpeft_worker", "float32"),
+    Kind("PEFT bf16 autocast", "huggingface_worker", "bfloat16"),
+    Kind("PEFT float32", "huggingface_worker", "float32"),
+    Kind("KerasHub", "kerashub_worker", "float32"),
+)
+# kpeft without one or both of what makes it fast, to see what each is worth.
+ABLATIONS = tuple(
+    Kind(f"kpeft {precision}, {text}", "kpeft_worker", precision, **switches)
+    for precision in ("bfloat16", "float32")
+    for text, switches in {
+        "small pages": {"small_pages": True},
+        "Keras's layers": {"keras_layers": True},
+        "small pages and Keras's layers": {"small_pages": True, "keras_layers": True},
+    }.items()
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn came to: real rows and tokens trained on, in so many seconds; the process's peak memory so far."""
+
+    seconds: float
+    rows: int
+    tokens: int
+    peak_bytes: int
+
+
+class Contestant:
+    """A worker process that trains one method, and only when it is its turn.
+
+    Args:
+        kind: Who it is.
+        options: What its worker is told: method, rows, batch size, preset folder.
+        peer_python: Interpreter of the peers' environment.
+        log: Where what it prints goes.
+    """
+
+    def __init__(self, kind: Kind, options: dict[str, Any], *, peer_python: str, log: Path) -> None:
+        self.kind = kind
+        self._log = log
+        self._started = time.perf_counter()
+        python = peer_python if kind.is_peer else sys.executable
+        told = json.dumps(options | {"precision": kind.precision, "keras_layers": kind.keras_layers})
+        environment = dict(os.environ)
+        if kind.small_pages:
+            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
+        if kind.module == "kerashub_worker":  # as it comes, it keeps no compiled code
+            environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        with log.open("w", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                [python, "-m", f"experiments.benchmarks.{kind.module}", told],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._read()
+        self.load_seconds = time.perf_counter() - self._started
+
+    def take_turn(self, steps: int) -> Turn:
+        """Lets it train for so many steps."""
+        self._write({"steps": steps})
+        return Turn(**self._read())
+
+    def _write(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            end = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"{self.kind.name} ended with status {self._process.wait()}: {' '.join(end)}")
+        value: dict[str, Any] = json.loads(line)
+        return value
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()

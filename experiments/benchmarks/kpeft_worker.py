@@ -1,0 +1,85 @@
+"""Contestant: kpeft's own training path, as `kpeft.run` uses it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+from unittest import mock
+
+from kpeft import runtime
+
+runtime.prepare()
+runtime.restart_with_large_pages()
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+import kpeft  # noqa: E402
+from experiments.benchmarks.rows import read_rows  # noqa: E402
+from experiments.benchmarks.turns import Turns  # noqa: E402
+from kpeft.backbones import loading  # noqa: E402
+from kpeft.config import TrainingConfig  # noqa: E402
+from kpeft.sites import random_states, variable_paths  # noqa: E402
+from kpeft.training import FitState, StepCallback, train  # noqa: E402
+from kpeft.training.batches import TrainBatches  # noqa: E402
+from kpeft.training.loop import make_plan  # noqa: E402
+
+METHODS: dict[str, kpeft.Method] = {
+    "lora": kpeft.LoRA(rank=8, alpha=16, dropout=0.1),
+    "lora_all_linear": kpeft.LoRA(rank=8, alpha=16, dropout=0.1, targets="all-linear"),
+    "bitfit": kpeft.BitFit(),
+    "full": kpeft.Full(),
+    "head": kpeft.HeadOnly(),
+}
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+class TakeTurns(StepCallback):
+    """Ends a turn after so many steps; after the first, steps that compile do not count."""
+
+    def __init__(self, turns: Turns, lengths: np.ndarray, order: Any) -> None:
+        self._turns = turns
+        self._lengths = lengths
+        self._order = order
+        self._compiled = 0.0
+
+    def on_step_end(self, state: FitState) -> None:
+        self._turns.wait = lambda: jax.block_until_ready(state.losses)
+        indices = self._order(state.step - 1)
+        rows, tokens = len(indices), int(self._lengths[indices].sum())
+        compiled = state.timer.read().compile_seconds
+        if compiled > self._compiled and state.step > 1:
+            self._turns.exclude(compiled - self._compiled, rows, tokens)
+        self._compiled = compiled
+        if not self._turns.after_step(rows, tokens):
+            state.stop = True
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    rows = read_rows(options["rows"])
+    if options["keras_layers"]:
+        mock.patch.object(loading, "recast").start()
+    model = kpeft.load_classifier(options["preset"], 2, dtype=_POLICIES[options["precision"]])
+    kpeft.adapt(model, METHODS[options["method"]])
+    turns = Turns()
+    turns.begin()
+    config = TrainingConfig(epochs=1000, batch_size=options["batch_size"], eval_steps=10**9, save_steps=10**9)
+    order = TrainBatches(rows, make_plan(config, len(rows)), seed=config.seed).indices
+    train(
+        model,
+        variable_paths(model),
+        rows,
+        random_states=random_states(model),
+        config=config,
+        task_loss="classification",
+        evaluate=lambda model: {"accuracy": 0.0},
+        score=lambda metrics: metrics["accuracy"],
+        progress=False,
+        callbacks=[TakeTurns(turns, rows.lengths, order)],
+    )
+
+
+if __name__ == "__main__":
+    main()

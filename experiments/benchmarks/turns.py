@@ -1,0 +1,77 @@
+"""What a contestant does between its steps: count them, say how long a turn took, and wait for the next.
+
+Contestants run at the same time but never compute at the same time: each waits at its standard input for its turn.
+Only the standard library is used, since Hugging Face's side runs without kpeft.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this program alone: the system's usual figure keeps that of who started it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Turns:
+    """The contestant's side.
+
+    Args:
+        wait: Returns when all steps so far are done on the device.
+    """
+
+    def __init__(self, wait: Callable[[], object] = lambda: None) -> None:
+        self.wait = wait
+        self._replies = sys.stdout
+        sys.stdout = sys.stderr  # what libraries print is no reply
+        self._steps = 0
+        self._left = 0
+        self._rows = 0
+        self._tokens = 0
+        self._since = 0.0
+        self._excluded = 0.0
+
+    def begin(self) -> None:
+        """Says that everything is loaded, and waits for the first turn."""
+        self._reply({"ready": True})
+        self._next()
+
+    def exclude(self, seconds: float, rows: int, tokens: int) -> None:
+        """Leaves time, and what was done in it, out of the present turn: compilation after the first."""
+        self._excluded += seconds
+        self._rows -= rows
+        self._tokens -= tokens
+
+    def after_step(self, rows: int, tokens: int) -> bool:
+        """Counts a step of so many real rows and real tokens; returns whether to go on."""
+        self._left -= 1
+        self._rows += rows
+        self._tokens += tokens
+        if self._left > 0:
+            return True
+        self.wait()
+        seconds = time.perf_counter() - self._since - self._excluded
+        self._reply({"seconds": seconds, "rows": self._rows, "tokens": self._tokens, "peak_bytes": peak_bytes()})
+        return self._next()
+
+    def _next(self) -> bool:
+        line = sys.stdin.readline()
+        self._left = json.loads(line)["steps"] if line.strip() else 0
+        self._rows = self._tokens = 0
+        self._excluded = 0.0
+        self._since = time.perf_counter()
+        return self._left > 0
+
+    def _reply(self, value: dict[str, object]) -> None:
+        self._replies.write(json.dumps(value) + "\n")
+        self._replies.flush()
