@@ -32,7 +32,7 @@ from kpeft.training.timing import Timer
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.tsv"
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class InterruptedRun(Exception):  # noqa: N818  (it is no error)
@@ -75,7 +75,7 @@ def run_experiment(config: RunConfig) -> RunResult:
     check_output(output, config)
     source = open_source(data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir, offline=config.data.offline)
     seed = config.training.seed
-    backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=_POLICIES[config.precision])
+    backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=POLICIES[config.precision])
     data = load_data(task, source, backbone, config.data)
     if task.regression and backbone.head_is_new and data.train is not None:
         start_at_mean(backbone.classifier, data.train)

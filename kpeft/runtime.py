@@ -40,16 +40,18 @@ def compilation_cache() -> Path:
     shared by several, so the folder's name carries a digest of the processor's features.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "kpeft" / f"jax-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(" ".join([platform.machine(), *processor()]).encode()).hexdigest()
+    return Path(home) / "kpeft" / f"jax-{digest[:12]}"
 
 
-def _processor() -> str:
+def processor() -> tuple[str, str]:
+    """The processor's name and, on Linux, its features, separated by spaces."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    named = {line.partition(":")[0].strip(): line for line in lines}  # of the last core
-    return "\n".join([platform.machine(), platform.processor(), *(named.get(k, "") for k in ("model name", "flags"))])
+    named = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}  # of the last core
+    return named.get("model name") or platform.processor() or platform.machine(), named.get("flags", "")
 
 
 def restart_with_large_pages() -> None:

@@ -35,7 +35,7 @@ def test_compiled_code_goes_to_the_users_cache_folder_unless_told_otherwise(
 
 def test_each_processor_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     here = runtime.compilation_cache()
-    monkeypatch.setattr(runtime, "_processor", lambda: "another")
+    monkeypatch.setattr(runtime, "processor", lambda: ("another", ""))
     assert runtime.compilation_cache() != here
 
 

@@ -20,6 +20,7 @@ from experiments.benchmarks.rows import read_rows  # noqa: E402
 from experiments.benchmarks.turns import Turns  # noqa: E402
 from kpeft.backbones import loading  # noqa: E402
 from kpeft.config import TrainingConfig  # noqa: E402
+from kpeft.experiment import POLICIES  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
 from kpeft.training import FitState, StepCallback, train  # noqa: E402
 from kpeft.training.batches import TrainBatches  # noqa: E402
@@ -32,7 +33,6 @@ METHODS: dict[str, kpeft.Method] = {
     "full": kpeft.Full(),
     "head": kpeft.HeadOnly(),
 }
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class TakeTurns(StepCallback):
@@ -61,7 +61,7 @@ def main() -> None:
     rows = read_rows(options["rows"])
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
-    model = kpeft.load_classifier(options["preset"], 2, dtype=_POLICIES[options["precision"]])
+    model = kpeft.load_classifier(options["preset"], 2, dtype=POLICIES[options["precision"]])
     kpeft.adapt(model, METHODS[options["method"]])
     turns = Turns()
     turns.begin()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -111,13 +110,9 @@ def describe(options: argparse.Namespace, rows: Path) -> dict[str, Any]:
 
 def processor() -> str:
     """The processor's name and what of it matters here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-    units = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in named.get("flags", "").split()]
-    return f"{named.get('model name', platform.machine())} ({', '.join(units)})"
+    name, features = runtime.processor()
+    units = [unit for unit in ("avx512f", "avx512_bf16", "amx_bf16") if unit in features.split()]
+    return f"{name} ({', '.join(units)})"
 
 
 def compete(method: str, rows: Path, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

@@ -34,7 +34,6 @@ class Turns:
         self.wait = wait
         self._replies = sys.stdout
         sys.stdout = sys.stderr  # what libraries print is no reply
-        self._steps = 0
         self._left = 0
         self._rows = 0
         self._tokens = 0

@@ -1,7 +1,7 @@
 """Keras's encoder layers with the arithmetic of `kpeft.ops`: the same variables, formulas and saved form, in less time.
 
-`kpeft.sites.recast` turns a built Keras layer into one of these and back again loses nothing: they add no state. On
-another backend than JAX, and for options that encoders do not use, each is the Keras layer it derives from.
+`kpeft.sites.recast` turns built Keras layers into these, which add no state. On another backend than JAX, and for options
+that encoders do not use, each is the Keras layer it derives from.
 """
 
 from __future__ import annotations
@@ -10,21 +10,11 @@ from typing import Any
 
 import keras
 
-from kpeft.layers.linear import activate, full, linear, matrix_axes
+from kpeft.layers.linear import finish, full, linear, matrix_axes, on_jax
 
 
 class FastLayer:
     """Marks a layer that stands for the Keras class it derives from."""
-
-
-def _on_jax() -> bool:
-    return bool(keras.backend.backend() == "jax")
-
-
-def _finish(layer: Any, y: Any) -> Any:
-    """Adds the bias, applies the activation, and only then rounds to the layer's dtype."""
-    y = y if layer.bias is None else y + full(layer.bias)
-    return keras.ops.cast(activate(layer.activation, y), layer.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -36,7 +26,7 @@ class FastDropout(FastLayer, keras.layers.Dropout):
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
-        if not training or self.rate in (0, 1) or self.noise_shape is not None or not _on_jax():
+        if not training or self.rate in (0, 1) or self.noise_shape is not None or not on_jax():
             return super().call(inputs, training=training)
         from kpeft.ops import dropout
 
@@ -48,9 +38,9 @@ class FastDense(FastLayer, keras.layers.Dense):
     """`keras.layers.Dense`: y = f(x W + b), accumulated and activated in float32 under every dtype policy."""
 
     def call(self, inputs: Any, training: Any = None) -> Any:
-        if self.lora_enabled or self.quantization_mode is not None:
+        if self.lora_enabled or self.quantization_mode is not None or not on_jax():
             return super().call(inputs, training=training)
-        return _finish(self, linear(inputs, self.kernel))
+        return finish(self, linear(inputs, self.kernel))
 
     def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
         super().quantize(mode, type_check=False, config=config)  # Keras's check takes no subclass
@@ -62,9 +52,9 @@ class FastEinsumDense(FastLayer, keras.layers.EinsumDense):
 
     def call(self, inputs: Any, training: Any = None) -> Any:
         axes = matrix_axes(self.equation)
-        if self.lora_enabled or self.quantization_mode is not None or axes is None:
+        if self.lora_enabled or self.quantization_mode is not None or axes is None or not on_jax():
             return super().call(inputs, training=training)
-        return _finish(self, linear(inputs, self.kernel, axes))
+        return finish(self, linear(inputs, self.kernel, axes))
 
     def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
         super().quantize(mode, type_check=False, config=config)  # Keras's check takes no subclass
@@ -76,7 +66,7 @@ class FastLayerNormalization(FastLayer, keras.layers.LayerNormalization):
 
     def call(self, inputs: Any) -> Any:
         last = self.axis in (-1, [-1], [inputs.ndim - 1], inputs.ndim - 1)
-        if not (last and self.scale and self.center and not self.rms_scaling and _on_jax()):
+        if not (last and self.scale and self.center and not self.rms_scaling and on_jax()):
             return super().call(inputs)
         from kpeft.ops import layer_norm
 
@@ -98,7 +88,7 @@ class FastMultiHeadAttention(FastLayer, keras.layers.MultiHeadAttention):
         return_attention_scores: bool = False,
         **kwargs: Any,
     ) -> Any:
-        if return_attention_scores or kwargs or query.ndim != 4 or self._flash_attention or not _on_jax():
+        if return_attention_scores or kwargs or query.ndim != 4 or self._flash_attention or not on_jax():
             return super()._compute_attention(
                 query, key, value, attention_mask, training, return_attention_scores, **kwargs
             )

@@ -22,9 +22,9 @@ def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
     Returns:
         (..., *out); on JAX float32 for an `x` of less.
     """
+    if not on_jax():
+        return ops.tensordot(x, kernel, axes)
     kernel = full(kernel)
-    if keras.backend.backend() != "jax":
-        return ops.tensordot(x, ops.cast(kernel, x.dtype), axes)
     inner, outer = kernel.shape[:axes], kernel.shape[axes:]
     rows = tuple(x.shape[: len(x.shape) - axes])
     x = ops.reshape(x, (*rows, math.prod(inner)))
@@ -49,13 +49,21 @@ def full(variable: Any) -> Any:
         return getattr(variable, "value", variable)
 
 
-def activate(activation: Any, x: Any) -> Any:
-    """Applies a layer's activation, which may be `None`."""
-    if activation is keras.activations.gelu and keras.backend.backend() == "jax":
+def finish(layer: Any, y: Any) -> Any:
+    """Adds a linear layer's bias, applies its activation, and only then rounds to its compute dtype."""
+    y = y if layer.bias is None else y + full(layer.bias)
+    if layer.activation is keras.activations.gelu and on_jax():
         from kpeft.ops import gelu
 
-        return gelu(x)
-    return x if activation is None else activation(x)
+        y = gelu(y)
+    elif layer.activation is not None:
+        y = layer.activation(y)
+    return ops.cast(y, layer.compute_dtype)
+
+
+def on_jax() -> bool:
+    """Whether Keras computes with JAX."""
+    return bool(keras.backend.backend() == "jax")
 
 
 @cache

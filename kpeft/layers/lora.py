@@ -11,7 +11,7 @@ from keras import ops
 
 from kpeft.layers.adapter_layer import MergeableAdapter
 from kpeft.layers.fast import FastDropout
-from kpeft.layers.linear import activate, full, linear, matrix_axes
+from kpeft.layers.linear import finish, linear, matrix_axes
 
 
 class LoRALayer(MergeableAdapter):
@@ -83,9 +83,7 @@ class LoRALayer(MergeableAdapter):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         outputs = self.project(inputs)
         outputs = outputs + self.low_rank(self.dropout(inputs, training=training))
-        if self.base.bias is not None:
-            outputs = outputs + full(self.base.bias)
-        return ops.cast(activate(self.base.activation, outputs), self.compute_dtype)
+        return ops.cast(finish(self.base, outputs), self.compute_dtype)
 
     def kernel_change(self) -> Any:
         change = self.scaling * ops.tensordot(self.lora_a.value, self.lora_b.value, axes=1)
