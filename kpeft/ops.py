@@ -173,6 +173,7 @@ def dropout(x: Any, key: Any, rate: float) -> Any:
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
+@partial(jax.jit, static_argnums=1)  # traced once for each shape, not in every layer
 def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
     """Returns uint32 bits that are a pure function of the key and of each element's position.
 

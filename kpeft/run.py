@@ -55,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 runtime.prepare()
             except ValueError as error:
                 raise UsageError(str(error)) from error
-            if arguments is None:  # this program, not a caller of this function
-                runtime.restart_with_large_pages()
             return _run(config)
         except KeyboardInterrupt:  # while training, signals are the training's
             return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)

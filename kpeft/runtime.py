@@ -1,4 +1,4 @@
-"""What a process settles before it imports Keras and JAX: the backend, memory pages, where compiled code is kept.
+"""What a process settles before it imports Keras and JAX: the backend, memory, where compiled code is kept.
 
 `kpeft.run` does this for itself; scripts that import kpeft may call `prepare()` first. Nothing here imports either.
 """
@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import platform
-import sys
 from pathlib import Path
 
-_TUNABLE = "glibc.malloc.hugetlb"
-_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# mallopt's options, from glibc's malloc.h: nothing gets a mapping of its own; nothing at the heap's end is given back;
+# and all threads share one heap, since only the first can grow to any size.
+_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
 
 
 def prepare() -> None:
-    """Puts Keras on JAX, whatever keras.json says, and keeps compiled code between processes.
+    """Puts Keras on JAX, whatever keras.json says, and keeps compiled code between processes and memory between steps.
 
     Raises:
         ValueError: If KERAS_BACKEND names another backend.
@@ -30,7 +31,8 @@ def prepare() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         with contextlib.suppress(RuntimeError):  # a user without a home folder compiles anew
             os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compilation_cache())
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    keep_memory()
 
 
 def compilation_cache() -> Path:
@@ -54,38 +56,15 @@ def processor() -> tuple[str, str]:
     return named.get("model name") or platform.processor() or platform.machine(), named.get("flags", "")
 
 
-def restart_with_large_pages() -> None:
-    """Starts a `python -m` program anew, as the same process, with malloc asking for large memory pages.
+def keep_memory() -> None:
+    """Lets malloc keep the memory that XLA frees, where the C library is glibc.
 
-    Returns if that is not needed, or if this program was not started as `python -m`: another may have done things, or
-    read its own text from standard input, and must not run twice.
-
-    XLA takes and gives back its working memory at every step. Where the kernel gives large pages only to those who ask
-    (`madvise`), each step then pays for a page fault every 4 KiB. glibc 2.35 and later ask if told to, but only at the
-    start of a program.
+    XLA's CPU client allocates its working memory anew at every step. glibc returns such large pieces to the kernel at
+    once, so each step would pay for a page fault every 4 KiB, and for zeros that nobody reads. What a step used stays
+    with the process from now on.
     """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if _TUNABLE in tunables or not (_is_module() and _glibc_can_ask() and _kernel_waits_to_be_asked()):
+    if platform.libc_ver()[0] != "glibc":
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _is_module() -> bool:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and sys.orig_argv[1:3] == ["-m", spec.name]
-
-
-def _glibc_can_ask() -> bool:
-    name, version = platform.libc_ver()
-    numbers = version.split(".")
-    return name == "glibc" and all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= (2, 35)
-
-
-def _kernel_waits_to_be_asked() -> bool:
-    try:
-        return "[madvise]" in _PAGES.read_text(encoding="ascii")
-    except OSError:
-        return False
+    libc = ctypes.CDLL(None)
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
+        libc.mallopt(option, value)

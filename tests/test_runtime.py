@@ -1,13 +1,13 @@
-"""What a process settles before Keras: the backend, memory pages, the place for compiled code."""
+"""What a process settles before Keras: the backend, memory, the place for compiled code."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import subprocess
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -16,7 +16,7 @@ from kpeft import runtime
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -45,48 +45,6 @@ def test_another_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         runtime.prepare()
 
 
-class Restarted(Exception):  # noqa: N818  (it is no error)
-    pass
-
-
-@pytest.fixture
-def restarts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    calls: list[list[str]] = []
-
-    def execv(program: str, arguments: list[str]) -> NoReturn:
-        assert program == arguments[0] == sys.executable
-        calls.append(arguments)
-        raise Restarted
-
-    monkeypatch.setattr(os, "execv", execv)
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "kpeft.run", "--task", "mrpc"])
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("kpeft.run", None))
-    pages = tmp_path / "enabled"
-    pages.write_text("always [madvise] never\n")
-    monkeypatch.setattr(runtime, "_PAGES", pages)
-    return calls
-
-
-def test_it_restarts_once_and_keeps_other_tunables(monkeypatch: pytest.MonkeyPatch, restarts: list[list[str]]) -> None:
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
-    with pytest.raises(Restarted):
-        runtime.restart_with_large_pages()
-    assert restarts[0][1:] == sys.orig_argv[1:]
-    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
-    runtime.restart_with_large_pages()
-    assert len(restarts) == 1
-
-
-@pytest.mark.parametrize("started_as", [["python", "train.py"], ["python", "-"], ["python", "-m", "another"]])
-def test_it_does_not_restart_another_program(
-    monkeypatch: pytest.MonkeyPatch, restarts: list[list[str]], started_as: list[str]
-) -> None:
-    monkeypatch.setattr(sys, "orig_argv", started_as)
-    runtime.restart_with_large_pages()
-    assert restarts == []
-
-
 def test_a_user_without_a_home_folder_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -97,20 +55,33 @@ def test_a_user_without_a_home_folder_can_run(monkeypatch: pytest.MonkeyPatch) -
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
-@pytest.mark.parametrize("libc", [("glibc", "2.31"), ("musl", "1.2"), ("", "")])
-def test_it_does_not_restart_where_malloc_cannot_ask(
-    monkeypatch: pytest.MonkeyPatch, restarts: list[list[str]], libc: tuple[str, str]
-) -> None:
-    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
-    runtime.restart_with_large_pages()
-    assert restarts == []
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+@pytest.mark.parametrize(("call", "kept"), [("runtime.keep_memory()", True), ("", False)])
+def test_freed_memory_is_used_again_without_page_faults(call: str, kept: bool) -> None:
+    program = f"""
+import ctypes, resource
+from kpeft import runtime
+{call}
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(256 << 20)
+    ctypes.memset(block, 1, 256 << 20)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first, second = faults(), faults()
+print(second < first / 4)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(kept)
 
 
-@pytest.mark.parametrize("pages", ["[always] madvise never", "always madvise [never]", None])
-def test_it_does_not_restart_where_the_kernel_needs_no_asking(restarts: list[list[str]], pages: str | None) -> None:
-    if pages is None:
-        runtime._PAGES.unlink()
-    else:
-        runtime._PAGES.write_text(pages)
-    runtime.restart_with_large_pages()
-    assert restarts == []
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
+    runtime.keep_memory()

@@ -24,14 +24,14 @@ class Kind:
         module: Its worker.
         precision: `"float32"` or `"bfloat16"`.
         keras_layers: For kpeft's worker: leave the encoder's layers as KerasHub made them.
-        small_pages: For kpeft's worker: leave malloc's pages as the system has them.
+        own_malloc: For kpeft's worker: leave malloc as the system has it.
     """
 
     name: str
     module: str
     precision: str
     keras_layers: bool = False
-    small_pages: bool = False
+    own_malloc: bool = False
 
     @property
     def is_peer(self) -> bool:
@@ -51,9 +51,9 @@ ABLATIONS = tuple(
     Kind(f"kpeft {precision}, {text}", "kpeft_worker", precision, **switches)
     for precision in ("bfloat16", "float32")
     for text, switches in {
-        "small pages": {"small_pages": True},
+        "malloc as it is": {"own_malloc": True},
         "Keras's layers": {"keras_layers": True},
-        "small pages and Keras's layers": {"small_pages": True, "keras_layers": True},
+        "malloc and layers as they are": {"own_malloc": True, "keras_layers": True},
     }.items()
 )
 
@@ -83,10 +83,10 @@ class Contestant:
         self._log = log
         self._started = time.perf_counter()
         python = peer_python if kind.is_peer else sys.executable
-        told = json.dumps(options | {"precision": kind.precision, "keras_layers": kind.keras_layers})
+        switches = {"keras_layers": kind.keras_layers, "own_malloc": kind.own_malloc}
+        told = json.dumps(options | {"precision": kind.precision} | switches)
         environment = dict(os.environ)
-        if kind.small_pages:
-            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all may keep their compiled modules
         if kind.module == "kerashub_worker":  # as it comes, it keeps no compiled code
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         with log.open("w", encoding="utf-8") as errors:

@@ -9,8 +9,10 @@ from unittest import mock
 
 from kpeft import runtime
 
+OPTIONS = json.loads(sys.argv[1])
+if OPTIONS["own_malloc"]:
+    mock.patch.object(runtime, "keep_memory").start()
 runtime.prepare()
-runtime.restart_with_large_pages()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -57,7 +59,7 @@ class TakeTurns(StepCallback):
 
 
 def main() -> None:
-    options = json.loads(sys.argv[1])
+    options = OPTIONS
     rows = read_rows(options["rows"])
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
