@@ -32,7 +32,7 @@ from experiments.benchmarks.many_runs import compare  # noqa: E402
 from experiments.benchmarks.random_model import write_config  # noqa: E402
 from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
 from experiments.benchmarks.rows import random_rows, write_rows  # noqa: E402
-from experiments.benchmarks.verdict import COMPILED, EAGER, OURS, report  # noqa: E402
+from experiments.benchmarks.verdict import EAGER, OURS, report  # noqa: E402
 from kpeft.results import installed_versions  # noqa: E402
 
 MODELS = {"BERT": "bert", "RoBERTa": "roberta"}

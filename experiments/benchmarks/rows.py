@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from kpeft.glue.tokens import EncodedRows
 
 def write_rows(path: Path, rows: EncodedRows) -> None:
     """Writes rows; `offsets[i]:offsets[i + 1]` are the tokens of row i. Rows without segments have none in the file."""
-    segments = {} if rows.segments is None else {"segments": rows.segments}
-    np.savez(path, tokens=rows.tokens, offsets=rows.offsets, labels=rows.labels, pad_id=rows.pad_id, **segments)
+    arrays: dict[str, Any] = {name: getattr(rows, name) for name in ("tokens", "offsets", "labels", "pad_id")}
+    np.savez(path, **arrays, **({} if rows.segments is None else {"segments": rows.segments}))
 
 
 def read_rows(path: str) -> EncodedRows:
