@@ -13,8 +13,9 @@ from kpeft.glue.tokens import EncodedRows
 
 def write_rows(path: Path, rows: EncodedRows) -> None:
     """Writes rows; `offsets[i]:offsets[i + 1]` are the tokens of row i. Rows without segments have none in the file."""
-    arrays: dict[str, Any] = {name: getattr(rows, name) for name in ("tokens", "offsets", "labels", "pad_id")}
-    np.savez(path, **arrays, **({} if rows.segments is None else {"segments": rows.segments}))
+    names = ("tokens", "offsets", "labels", "pad_id", *(() if rows.segments is None else ("segments",)))
+    arrays: dict[str, Any] = {name: getattr(rows, name) for name in names}
+    np.savez(path, **arrays)
 
 
 def read_rows(path: str) -> EncodedRows:
