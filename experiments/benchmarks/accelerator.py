@@ -142,8 +142,13 @@ def contest(
         "random_weights": True,
     }
     kinds = [*(kind for kind in KINDS if kind.name in (OURS, EAGER)), COMPILED_PEER]
+    entries = [
+        Entry(f"{kind.name} {batch}", kind, told | {"batch_size": batch}, alone=kind.name == OURS)
+        for batch in batches
+        for kind in kinds
+    ]
     found = compete(
-        [Entry(f"{kind.name} {batch}", kind, told | {"batch_size": batch}) for batch in batches for kind in kinds],
+        entries,
         rounds=scale.rounds,
         warm_steps=min(3, scale.steps),
         most_steps=scale.steps,

@@ -9,7 +9,11 @@ from experiments.benchmarks.grid import AXES
 from experiments.benchmarks.growth import curves
 from experiments.benchmarks.tables import NAMES
 
-_ROWS = {"seconds_per_step": "seconds a step", "peak_gib": "peak memory, GiB"}
+# Measure -> its label, and the figures at which the scale has marks.
+_ROWS = {
+    "seconds_per_step": ("seconds a step", (1, 2, 5)),
+    "peak_gib": ("peak memory, GiB", (1, 1.5, 2, 3, 5, 7)),
+}
 
 
 def plot(result: dict[str, Any], precision: str, path: Path) -> None:
@@ -29,12 +33,12 @@ def plot(result: dict[str, Any], precision: str, path: Path) -> None:
         2, len(axes), figsize=(3.2 * len(axes), 6.2), sharey="row", squeeze=False, layout="constrained"
     )
     colours = dict(zip(NAMES, pyplot.rcParams["axes.prop_cycle"].by_key()["color"], strict=False))
-    for row, (measure, label) in zip(panels, _ROWS.items(), strict=True):
+    for row, (measure, (label, marks)) in zip(panels, _ROWS.items(), strict=True):
         for panel, axis in zip(row, axes, strict=True):
             found = curves(result, precision, axis, measure)
             for method, curve in found.items():
                 panel.plot(*zip(*curve, strict=True), "o-", color=colours[method], label=NAMES[method], markersize=4)
-            _draw_scales(panel, sorted({x for curve in found.values() for x, _ in curve}))
+            _draw_scales(panel, sorted({x for curve in found.values() for x, _ in curve}), marks)
             if measure == "seconds_per_step":
                 _draw_guide(panel, found)
                 panel.set_title(f"by {axis}", fontsize=10)
@@ -49,14 +53,14 @@ def plot(result: dict[str, Any], precision: str, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw_scales(panel: Any, values: list[int]) -> None:
+def _draw_scales(panel: Any, values: list[int], marks: tuple[float, ...]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     panel.set_xticks(values, [str(value) for value in values])
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_locator(LogLocator(subs=marks))
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.grid(alpha=0.25)
@@ -64,8 +68,9 @@ def _draw_scales(panel: Any, values: list[int]) -> None:
 
 
 def _draw_guide(panel: Any, found: dict[str, list[tuple[int, float]]]) -> None:
-    """From the middle of the highest point at the right end down to the left, with slope 1."""
-    right = max(x for curve in found.values() for x, _ in curve)
-    left = min(x for curve in found.values() for x, _ in curve)
-    top = max(y for curve in found.values() for x, y in curve if x == right)
+    """From the highest point at the right end with slope 1 down to the height of the lowest point, or the left end."""
+    points = [point for curve in found.values() for point in curve]
+    right, left = max(x for x, _ in points), min(x for x, _ in points)
+    top = max(y for x, y in points if x == right)
+    left = max(left, right * min(y for _, y in points) / top)
     panel.plot([left, right], [top * left / right, top], ":", color="grey", label="linear", zorder=0)

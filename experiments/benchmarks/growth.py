@@ -84,7 +84,7 @@ def exponents(result: dict[str, Any], precision: str) -> str:
 
 def _cell(slopes: list[float | None]) -> str:
     time, flops, memory = slopes
-    return "" if time is None or flops is None or memory is None else f"{time:.2f} ({flops:.2f}; {memory:.2f})"
+    return "" if time is None or flops is None or memory is None else f"{time:z.2f} ({flops:z.2f}; {memory:z.2f})"
 
 
 def sentences(result: dict[str, Any], precision: str) -> str:
@@ -99,9 +99,9 @@ def sentences(result: dict[str, Any], precision: str) -> str:
         for method, slope in sorted(slopes.items(), key=lambda item: item[1]):
             groups.setdefault(describe(slope), []).append(NAMES[method])
         said = "; ".join(f"{words} for {', '.join(names)}" for words, names in groups.items())
-        low, high = 2 ** min(slopes.values()), 2 ** max(slopes.values())
+        doubled = dict.fromkeys(f"{2**slope:.2f}" for slope in (min(slopes.values()), max(slopes.values())))
         lines.append(
-            f"- **{axis}**: a step's time grows {said}. Twice the {axis} takes {low:.2f} to {high:.2f} times as long."
+            f"- **{axis}**: a step's time grows {said}. Twice the {axis} takes {' to '.join(doubled)} times as long."
         )
     return "\n".join(lines)
 

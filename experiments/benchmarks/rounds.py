@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from experiments.benchmarks.contestants import Contestant, Kind, Turn, summary
@@ -22,11 +23,14 @@ class Entry:
         name: What to call it among the others.
         kind: Its worker.
         options: What the worker is told; see `Contestant`.
+        alone: Whether its first steps wait for those of others that are alone, too: on a GPU, XLA chooses kernels by
+            their time.
     """
 
     name: str
     kind: Kind
     options: dict[str, Any]
+    alone: bool = False
 
 
 def compete(
@@ -58,15 +62,18 @@ def compete(
         or `{"failed": why}`. The others go on without one that failed.
     """
     results: dict[str, dict[str, Any]] = {}
+    lock = Lock()
     with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
 
         def load(number: int, entry: Entry) -> Contestant:
             contestant = Contestant(entry.kind, entry.options, peer_python=peer_python, log=log / f"{number}.log")
             stack.enter_context(contestant)
-            contestant.take_turn(warm_steps)
+            with lock if entry.alone else nullcontext():
+                contestant.take_turn(warm_steps)
             return contestant
 
         loading = {entry.name: pool.submit(load, number, entry) for number, entry in enumerate(entries)}
+        wait(loading.values())  # none computes while another still compiles
         turns: dict[str, list[Turn]] = {entry.name: [] for entry in entries}
         steps = dict.fromkeys(turns, warm_steps)
         for number in range(rounds + 1):
