@@ -70,7 +70,7 @@ def _draw_scales(panel: Any, values: list[int], marks: tuple[float, ...]) -> Non
 def _draw_guide(panel: Any, found: dict[str, list[tuple[int, float]]]) -> None:
     """From the highest point at the right end with slope 1 down to the height of the lowest point, or the left end."""
     points = [point for curve in found.values() for point in curve]
-    right, left = max(x for x, _ in points), min(x for x, _ in points)
+    right = max(x for x, _ in points)
     top = max(y for x, y in points if x == right)
-    left = max(left, right * min(y for _, y in points) / top)
+    left = max(min(x for x, _ in points), right * min(y for _, y in points) / top)
     panel.plot([left, right], [top * left / right, top], ":", color="grey", label="linear", zorder=0)

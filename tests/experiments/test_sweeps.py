@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,25 @@ def test_contestants_take_turns_of_a_second_and_one_that_fails_holds_up_nobody(
     assert found["e0"]["seconds_per_step"] == pytest.approx(0.4)
     assert (found["e0"]["steps"], found["e0"]["device_gib"]) == (3, 0.5)
     assert [steps_of_turn(seconds, 5) for seconds in (0.01, 0.3, 4.0)] == [5, 4, 1]
+
+
+def test_first_steps_that_are_to_be_alone_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    computing: list[str] = []
+    together: list[set[str]] = []
+
+    class Slow(FakeContestant):
+        def take_turn(self, steps: int) -> Turn:
+            computing.append(self.kind.name)
+            time.sleep(0.05)
+            together.append(set(computing))
+            computing.remove(self.kind.name)
+            return super().take_turn(steps)
+
+    monkeypatch.setattr(rounds, "Contestant", Slow)
+    entries = [Entry(name, Kind(name, "", ""), {"log": []}, alone=name != "free") for name in ("a", "b", "free")]
+    compete(entries, rounds=1, warm_steps=1, most_steps=1, at_once=3, peer_python=sys.executable, log=tmp_path)
+    assert not any({"a", "b"} <= names for names in together)
+    assert any("free" in names and len(names) > 1 for names in together[:3])
 
 
 def timings(folder: Path, seconds: list[float], rate: float) -> None:
