@@ -9,24 +9,24 @@ from experiments.benchmarks.grid import AXES, LORA, axis_points, figures_at
 from experiments.benchmarks.tables import NAMES
 
 Series = list[tuple[int, float]]
-_MEASURES = {"seconds_per_step": "time", "flops_per_step": "FLOPs needed", "peak_gib": "peak memory"}
+_MEASURES = ("seconds_per_step", "flops_per_step", "peak_gib")
 
 
-def exponent(series: Series) -> float | None:
+def exponent(curve: Series) -> float | None:
     """Slope of log y over log x in the upper half of the points, by least squares; `None` below two points.
 
     y ∝ x^slope. The lower half is left out, since what every step costs flattens a curve there.
     """
-    upper = [(math.log(x), math.log(y)) for x, y in upper_half(series)]
+    upper = [(math.log(x), math.log(y)) for x, y in upper_half(curve)]
     if len(upper) < 2:
         return None
     mean_x, mean_y = (sum(values) / len(upper) for values in zip(*upper, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in upper) / sum((x - mean_x) ** 2 for x, _ in upper)
 
 
-def upper_half(series: Series) -> Series:
+def upper_half(curve: Series) -> Series:
     """The points from the middle one on: three of five, two of two or three."""
-    ordered = sorted(series)
+    ordered = sorted(curve)
     return ordered[min(len(ordered) // 2, max(len(ordered) - 2, 0)) :]
 
 
