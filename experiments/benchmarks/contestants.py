@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ class Kind:
         precision: `"float32"` or `"bfloat16"`.
         keras_layers: For kpeft's worker: leave the encoder's layers as KerasHub made them.
         own_malloc: For kpeft's worker: leave malloc as the system has it.
+        compile: For Hugging Face's worker: `torch.compile` the model.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Kind:
     precision: str
     keras_layers: bool = False
     own_malloc: bool = False
+    compile: bool = False
 
     @property
     def is_peer(self) -> bool:
@@ -46,6 +49,7 @@ KINDS = (
     Kind("PEFT float32", "huggingface_worker", "float32"),
     Kind("KerasHub", "kerashub_worker", "float32"),
 )
+COMPILED_PEER = Kind("PEFT bf16 autocast, compiled", "huggingface_worker", "bfloat16", compile=True)
 # kpeft without one or both of what makes it fast, to see what each is worth.
 ABLATIONS = tuple(
     Kind(f"kpeft {precision}, {text}", "kpeft_worker", precision, **switches)
@@ -60,12 +64,24 @@ ABLATIONS = tuple(
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn came to: real rows and tokens trained on, in so many seconds; the process's peak memory so far."""
+    """What one turn came to: real rows and tokens trained on, in so many seconds; the peaks of memory so far."""
 
     seconds: float
     rows: int
     tokens: int
     peak_bytes: int
+    device_bytes: int = 0
+
+
+def summary(turns: list[Turn]) -> dict[str, Any]:
+    """Medians of a contestant's turns."""
+    speeds = [turn.rows / turn.seconds for turn in turns]
+    return {
+        "examples_per_second": statistics.median(speeds),
+        "tokens_per_second": statistics.median(turn.tokens / turn.seconds for turn in turns),
+        "peak_gib": max(turn.peak_bytes for turn in turns) / 2**30,
+        "turns": speeds,
+    }
 
 
 class Contestant:
@@ -73,7 +89,8 @@ class Contestant:
 
     Args:
         kind: Who it is.
-        options: What its worker is told: method, rows, batch size, preset folder.
+        options: What its worker is told: method, rank, rows, batch size, longest row, preset folder, and whether the
+            weights are random, with only the folder's config.json read.
         peer_python: Interpreter of the peers' environment.
         log: Where what it prints goes.
     """
@@ -83,8 +100,13 @@ class Contestant:
         self._log = log
         self._started = time.perf_counter()
         python = peer_python if kind.is_peer else sys.executable
-        switches = {"keras_layers": kind.keras_layers, "own_malloc": kind.own_malloc}
-        told = json.dumps(options | {"precision": kind.precision} | switches)
+        switches = {
+            "precision": kind.precision,
+            "keras_layers": kind.keras_layers,
+            "own_malloc": kind.own_malloc,
+            "compile": kind.compile,
+        }
+        told = json.dumps(options | switches)
         environment = dict(os.environ)
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all may keep their compiled modules
         if kind.module == "kerashub_worker":  # as it comes, it keeps no compiled code

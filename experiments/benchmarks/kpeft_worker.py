@@ -28,13 +28,22 @@ from kpeft.training import FitState, StepCallback, train  # noqa: E402
 from kpeft.training.batches import TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
 
-METHODS: dict[str, kpeft.Method] = {
-    "lora": kpeft.LoRA(rank=8, alpha=16, dropout=0.1),
-    "lora_all_linear": kpeft.LoRA(rank=8, alpha=16, dropout=0.1, targets="all-linear"),
-    "bitfit": kpeft.BitFit(),
-    "full": kpeft.Full(),
-    "head": kpeft.HeadOnly(),
-}
+
+def make_method(name: str, rank: int) -> kpeft.Method:
+    methods: dict[str, kpeft.Method] = {
+        "lora": kpeft.LoRA(rank=rank, alpha=2 * rank, dropout=0.1),
+        "lora_all_linear": kpeft.LoRA(rank=rank, alpha=2 * rank, dropout=0.1, targets="all-linear"),
+        "bitfit": kpeft.BitFit(),
+        "full": kpeft.Full(),
+        "head": kpeft.HeadOnly(),
+    }
+    return methods[name]
+
+
+def device_bytes() -> int:
+    """Peak memory used on the device; 0 on a CPU, which keeps no count."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return int(statistics.get("peak_bytes_in_use", 0))
 
 
 class TakeTurns(StepCallback):
@@ -59,13 +68,18 @@ class TakeTurns(StepCallback):
 
 
 def main() -> None:
-    options = OPTIONS
+    options: dict[str, Any] = OPTIONS
     rows = read_rows(options["rows"])
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
-    model = kpeft.load_classifier(options["preset"], 2, dtype=POLICIES[options["precision"]])
-    kpeft.adapt(model, METHODS[options["method"]])
-    turns = Turns()
+    model = kpeft.load_classifier(
+        options["preset"],
+        2,
+        dtype=POLICIES[options["precision"]],
+        load_weights=not options["random_weights"],
+    )
+    kpeft.adapt(model, make_method(options["method"], options["rank"]))
+    turns = Turns(device_bytes=device_bytes)
     turns.begin()
     config = TrainingConfig(epochs=1000, batch_size=options["batch_size"], eval_steps=10**9, save_steps=10**9)
     order = TrainBatches(rows, make_plan(config, len(rows)), seed=config.seed).indices

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -27,7 +26,7 @@ from kpeft.files import write_json
 
 runtime.prepare()
 
-from experiments.benchmarks.contestants import ABLATIONS, KINDS, Contestant, Turn  # noqa: E402
+from experiments.benchmarks.contestants import ABLATIONS, KINDS, Contestant, Turn, summary  # noqa: E402
 from experiments.benchmarks.cost import Encoder, flops_per_token, measure_peak  # noqa: E402
 from experiments.benchmarks.rows import read_rows, write_rows  # noqa: E402
 from experiments.benchmarks.tables import plot, table  # noqa: E402
@@ -125,6 +124,8 @@ def compete(method: str, rows: Path, options: argparse.Namespace, scratch: Path)
         "batch_size": options.batch_size,
         "max_length": options.max_length,
         "preset": str(minilm_folder()),
+        "random_weights": False,
+        "rank": 8,
     }
     kinds = [kind for kind in (*KINDS, *ABLATIONS) if kind.name in options.contestants]
     turns: dict[str, list[Turn]] = {kind.name: [] for kind in kinds}
@@ -147,17 +148,6 @@ def compete(method: str, rows: Path, options: argparse.Namespace, scratch: Path)
             for contestant in contestants:
                 turns[contestant.kind.name].append(contestant.take_turn(options.steps))
     return {name: summary(taken) | {"first_step_seconds": first[name]} for name, taken in turns.items()}
-
-
-def summary(turns: list[Turn]) -> dict[str, Any]:
-    """Medians of a contestant's turns."""
-    speeds = [turn.rows / turn.seconds for turn in turns]
-    return {
-        "examples_per_second": statistics.median(speeds),
-        "tokens_per_second": statistics.median(turn.tokens / turn.seconds for turn in turns),
-        "peak_gib": max(turn.peak_bytes for turn in turns) / 2**30,
-        "turns": speeds,
-    }
 
 
 def add_efficiency(method: str, result: dict[str, Any]) -> None:

@@ -28,10 +28,12 @@ class Turns:
 
     Args:
         wait: Returns when all steps so far are done on the device.
+        device_bytes: Peak memory used on the device, 0 where that is the program's own.
     """
 
-    def __init__(self, wait: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, wait: Callable[[], object] = lambda: None, device_bytes: Callable[[], int] = lambda: 0) -> None:
         self.wait = wait
+        self._device_bytes = device_bytes
         self._replies = sys.stdout
         sys.stdout = sys.stderr  # what libraries print is no reply
         self._left = 0
@@ -60,7 +62,15 @@ class Turns:
             return True
         self.wait()
         seconds = time.perf_counter() - self._since - self._excluded
-        self._reply({"seconds": seconds, "rows": self._rows, "tokens": self._tokens, "peak_bytes": peak_bytes()})
+        self._reply(
+            {
+                "seconds": seconds,
+                "rows": self._rows,
+                "tokens": self._tokens,
+                "peak_bytes": peak_bytes(),
+                "device_bytes": self._device_bytes(),
+            }
+        )
         return self._next()
 
     def _next(self) -> bool:

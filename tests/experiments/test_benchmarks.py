@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiments.benchmarks.contestants import ABLATIONS, KINDS, Turn
+from experiments.benchmarks.contestants import ABLATIONS, KINDS, Turn, summary
 from experiments.benchmarks.cost import Encoder, flops_per_token
-from experiments.benchmarks.speed import summary
 from experiments.benchmarks.tables import plot, ratio, table
 from experiments.benchmarks.turns import __file__ as turns_file
 
