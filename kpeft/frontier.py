@@ -116,9 +116,9 @@ class _Trace:
         return keras.tree.map_structure(lambda tensor: values[id(tensor)], graph.output)
 
     def _call(self, operation: Any, args: Any, kwargs: Any) -> Any:
-        if _is_graph(operation) and len(args) == 1 and not kwargs:
-            return self._run(operation, keras.tree.flatten(args[0]))
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
+        if _is_graph(operation) and len(tensors) == len(operation.inputs):  # else there is a mask, too
+            return self._run(operation, tensors)
         above = _trains(operation) or any(id(tensor) in self._above for tensor in tensors)
         if above:
             args, kwargs = keras.tree.map_structure(self._lift, (args, kwargs))
@@ -150,8 +150,8 @@ class _Trace:
         if isinstance(maker, keras.layers.Dropout):
             return maker(self._lift(argument))
         if type(maker).__name__ == _TAKES_ONLY_THE_SHAPE:
-            alike = (above for below, above in self.features.values() if below.shape == argument.shape)
-            return maker(next(alike, None) or self._lift(argument))
+            alike = [above for below, above in self.features.values() if below.shape == argument.shape]
+            return maker(alike[0] if alike else self._lift(argument))
         name = f"frozen_{len(self.features)}"
         above = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         self.features[name] = (tensor, above)
