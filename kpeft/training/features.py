@@ -50,10 +50,8 @@ class FrozenPart:
         """
         total = 0
         for tensor in self.lower.output.values():
-            number, shape = (
-                (int(rows.offsets[-1]), tensor.shape[2:]) if _of_tokens(tensor) else (len(rows), tensor.shape[1:])
-            )
-            total += number * math.prod(shape) * np.dtype(tensor.dtype).itemsize
+            number = int(rows.offsets[-1]) if _of_tokens(tensor) else len(rows)
+            total += number * math.prod(filter(None, tensor.shape)) * np.dtype(tensor.dtype).itemsize
         return total
 
 
