@@ -34,14 +34,18 @@ def adapted(method: kpeft.Method, **options: Any) -> kpeft.Adaptation:
 
 
 def run(adaptation: kpeft.Adaptation, model: Any, rows: Any, validation: Any, **changes: Any) -> TrainingResult:
-    settings = {"config": CONFIG, "progress": False, **changes}
+    settings = {
+        "config": CONFIG,
+        "progress": False,
+        "evaluate": lambda trained: accuracy(trained, validation),
+        **changes,
+    }
     return train(
         model,
         variable_paths(adaptation.model),
         rows,
         random_states=random_states(adaptation.model),
         task_loss="classification",
-        evaluate=lambda trained: accuracy(trained, validation),
         score=lambda metrics: metrics["accuracy"],
         **settings,
     )
@@ -77,42 +81,38 @@ def without_frozen_dropout(model: keras.Model, method: kpeft.Method) -> None:
 
 
 @pytest.mark.parametrize("method", [HEAD, LORA], ids=["head", "lora"])
-def test_kept_or_not_it_equals_training_without_dropout_in_the_frozen_part(
-    method: kpeft.Method, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_equals_training_without_dropout_in_the_frozen_part(method: kpeft.Method) -> None:
     reference = adapted(method)
     without_frozen_dropout(reference.model, method)
     start = trained(reference)
-    expected = run(reference, reference.model, ROWS, VALIDATION)
+    bias = {"evaluate": lambda trained: {"accuracy": float(trained.get_layer("logits").bias.value[0])}}
+    expected = run(reference, reference.model, ROWS, VALIDATION, **bias)
     kept = adapted(method)
-    result = run_above(kept)
+    result = run_above(kept, **bias)
     assert_close(trained(kept), trained(reference))
     assert max(np.abs(trained(kept)[path] - start[path]).max() for path in start) > 1e-3
     assert expected.best_weights is not None
     assert result.best_weights is not None
     assert_close(dict(result.best_weights), dict(expected.best_weights))
-    assert (result.best, result.last) == (expected.best, expected.last)
-    assert result.timing.train_rows <= 2 * len(ROWS)
+    assert result.best is not None
+    assert expected.best is not None
+    assert result.best.step == expected.best.step
+
+
+def test_what_does_not_fit_is_computed_anew_to_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, anew = adapted(HEAD), adapted(HEAD)
+    run_above(kept)
     assert not caplog.records
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(total=4000))
-    anew = adapted(method)
+    needed = (len(ROWS) + len(VALIDATION)) * 16 * 4
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(total=4 * needed - 1))
     with caplog.at_level(logging.WARNING, "kpeft"):
         run_above(anew)
-    assert_close(trained(anew), trained(reference))
-    assert "more than a quarter of this machine's memory" in caplog.text
-    assert len(caplog.records) == 1
-    # The whole model, whose head was trained in the part, gives what the part gave.
-    np.testing.assert_allclose(
-        predict_logits(kept.model, VALIDATION, 4), predict_logits(reference.model, VALIDATION, 4), rtol=1e-4, atol=1e-5
-    )
-
-
-def test_dropout_of_the_frozen_part_would_have_made_a_difference() -> None:
-    with_dropout, kept = adapted(HEAD), adapted(HEAD)
-    run(with_dropout, with_dropout.model, ROWS, VALIDATION)
-    run_above(kept)
-    difference = [np.abs(trained(kept)[path] - value).max() for path, value in trained(with_dropout).items()]
-    assert max(difference) > 1e-3
+    assert_close(trained(anew), trained(kept))
+    assert [record.message.count("more than a quarter of this machine's memory") for record in caplog.records] == [1]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(total=4 * needed))
+    assert isinstance(trained_part(kept.model, ROWS, {"": VALIDATION}, CONFIG)[1], FrozenRows)
 
 
 def make_kept(method: kpeft.Method, rows: EncodedRows, **options: Any) -> tuple[keras.Model, FrozenRows]:
@@ -127,21 +127,22 @@ def test_features_are_kept_without_padding_and_batched_at_any_width() -> None:
     lower, kept = make_kept(LORA, rows)
     indices = np.array([5, 69, 0, 5])
     lengths = rows.lengths[indices]
+    direct = np.asarray(lower(rows.batch(indices, 20))["frozen_0"])
     for width in (int(lengths.max()), 20, 27):
         batch = kept.batch(indices, width, 6)
         tokens = rows.batch(indices, width, 6)
         np.testing.assert_array_equal(batch["padding_mask"], tokens["padding_mask"])
         assert batch.keys() == {"frozen_0", "padding_mask"}
         assert batch["frozen_0"].shape == (6, width, 16)
-        direct = np.asarray(lower(rows.batch(indices, width))["frozen_0"])
         for row, length in enumerate(lengths):
-            np.testing.assert_allclose(batch["frozen_0"][row, :length], direct[row, :length], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(batch["frozen_0"][row, :length], direct[row, :length], rtol=1e-4, atol=1e-5)
             assert (batch["frozen_0"][row, length:] == 0).all()
         assert (batch["frozen_0"][4:] == 0).all()
 
 
-@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("mixed_bfloat16", 2)])
-@pytest.mark.parametrize("method", [HEAD, LORA], ids=["head", "lora"])
+@pytest.mark.parametrize(
+    ("method", "dtype", "itemsize"), [(HEAD, "float32", 4), (LORA, "mixed_bfloat16", 2)], ids=["head", "lora"]
+)
 def test_memory_is_what_the_formula_says(method: kpeft.Method, dtype: str, itemsize: int) -> None:
     model = adapted(method, dtype=dtype).model
     parts = split(model)
