@@ -36,10 +36,22 @@ class FrozenPart:
             return outputs
 
         self._forward = forward
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def is_compiled(self, inputs: dict[str, np.ndarray]) -> bool:
+        """Whether inputs of this shape have been compiled for."""
+        return _shape(inputs) in self._compiled
+
+    def compile(self, inputs: dict[str, np.ndarray]) -> None:
+        """Compiles for inputs of this shape, apart from running, so that the time of each can be told."""
+        self._compiled[_shape(inputs)] = self._forward.lower(self._values(), inputs).compile()
+
+    def _values(self) -> list[Any]:
+        return [variable.value for variable in self.lower.non_trainable_variables]
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Features by name, shapes (batch, …) or (batch, length, …), from the model's inputs, (batch, length) each."""
-        outputs = self._forward([variable.value for variable in self.lower.non_trainable_variables], inputs)
+        outputs = self._compiled[_shape(inputs)](self._values(), inputs)
         return {name: np.asarray(values) for name, values in outputs.items()}
 
     def bytes_of(self, rows: EncodedRows) -> int:
@@ -80,18 +92,19 @@ class FrozenRows:
         """Computes the features of all rows, in batches of rows of like length.
 
         Args:
-            timer: The time is counted as training, that of the first batch of each shape as compilation.
+            timer: The time is counted as training, compilation apart.
             progress: Show progress on standard error if it takes long.
         """
-        lap = timer.switch(None)
+        lap = timer.switch("train")
         batches = EvalBatches(self.rows, _BATCH)
-        features, seen = {}, set()
+        features: dict[str, np.ndarray] = {}
         every = 0.2 if sys.stderr.isatty() else 10.0
         for index in tqdm(range(len(batches)), "frozen part", disable=not progress, delay=10, mininterval=every):
             (inputs,) = batches[index]
-            width = inputs["token_ids"].shape[1]
-            timer.switch("train" if width in seen else "compile")
-            seen.add(width)
+            if not self._frozen.is_compiled(inputs):
+                timer.switch("compile")
+                self._frozen.compile(inputs)
+                timer.switch("train")
             indices = batches.order[index * _BATCH : (index + 1) * _BATCH]
             for name, values in self._frozen(inputs).items():
                 if name not in features:
@@ -135,6 +148,10 @@ class FrozenRows:
             return
         for row, value in zip(indices, values, strict=False):
             kept[self._positions(row)] = value[: self.lengths[row]]
+
+
+def _shape(inputs: dict[str, np.ndarray]) -> tuple[int, ...]:
+    return next(iter(inputs.values())).shape
 
 
 def _of_tokens(tensor: Any) -> bool:

@@ -170,24 +170,30 @@ def test_each_row_passes_the_frozen_part_once(monkeypatch: pytest.MonkeyPatch) -
     assert passed == [64, 64]  # one batch of training rows and one of validation rows, filled up
 
 
-def test_the_time_is_training_time_and_compilation_apart() -> None:
+def test_the_time_is_training_time_and_compilation_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    rows = make_rows(150, seed=2, longest=20)
-    _, kept = make_kept(HEAD, rows)
-    widths: list[int] = []
+    widths: set[int] = set()
 
-    def frozen(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        widths.append(inputs["token_ids"].shape[1])
+    def compile_for(self: FrozenPart, inputs: dict[str, np.ndarray]) -> None:
+        widths.add(inputs["token_ids"].shape[1])
+        now[0] += 5.0
+
+    def forward(self: FrozenPart, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         now[0] += 1.0
         return {"frozen_0": np.zeros((64, 16), np.float32)}
 
+    monkeypatch.setattr(FrozenPart, "is_compiled", lambda self, inputs: inputs["token_ids"].shape[1] in widths)
+    monkeypatch.setattr(FrozenPart, "compile", compile_for)
+    monkeypatch.setattr(FrozenPart, "__call__", forward)
+    _, kept = make_kept(HEAD, make_rows(300, seed=2, longest=20))
     timer = Timer(lambda: now[0])
-    with mock.patch.object(FrozenPart, "__call__", lambda self, inputs: frozen(inputs)):
-        kept.fill(timer)
+    timer.switch("evaluate")
+    kept.fill(timer)
+    now[0] += 7.0
     timing = timer.read()
-    assert len(widths) == 3
-    assert (timing.compile_seconds, timing.train_seconds) == (len(set(widths)), 3 - len(set(widths)))
-    assert timing.train_rows == 0
+    assert 1 < len(widths) < 5
+    assert (timing.compile_seconds, timing.train_seconds) == (5.0 * len(widths), 5.0)
+    assert (timing.evaluate_seconds, timing.train_rows) == (7.0, 0)
 
 
 def test_one_epoch_keeps_nothing_and_a_trained_first_layer_changes_nothing() -> None:
