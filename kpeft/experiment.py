@@ -26,7 +26,8 @@ from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
 from kpeft.results import FILE, RunResult, Score
 from kpeft.sites import random_states, variable_paths
-from kpeft.training import Evaluation, TrainingResult, predict_logits, train
+from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
+from kpeft.training.batches import RowSource
 from kpeft.training.loop import CHECKPOINTS, HISTORY
 from kpeft.training.timing import Timer
 
@@ -177,14 +178,15 @@ def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
 def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig) -> TrainingResult:
     """Trains, and leaves the model with the weights of the best evaluation."""
     variables = variable_paths(adaptation.model)
+    model, rows, validation = trained_part(adaptation.model, _required(data.train), data.validation, config.training)
     result = train(
-        adaptation.model,
+        model,
         variables,
-        _required(data.train),
+        rows,
         random_states=random_states(adaptation.model),
         config=config.training,
         task_loss="regression" if task.regression else "classification",
-        evaluate=lambda model: evaluate(model, task, data.validation),
+        evaluate=lambda model: evaluate(model, task, validation),
         score=task.selection_score,
         output_dir=Path(config.output_dir),
         resume=config.resume,
@@ -195,7 +197,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
     return result
 
 
-def evaluate(model: keras.Model, task: Task, validation: Mapping[str, EncodedRows]) -> dict[str, float]:
+def evaluate(model: keras.Model, task: Task, validation: Mapping[str, RowSource]) -> dict[str, float]:
     """Returns the task's metrics over each whole validation split."""
     metrics: dict[str, float] = {}
     for prefix, rows in validation.items():

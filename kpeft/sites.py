@@ -4,7 +4,7 @@ A structural path joins the names of the layers from the model down to a layer o
 (`dense_3`) depends on what the process built before; it gives way to the class and the position among its siblings, as
 Keras's own saving does. An adapter layer and its base share one path, so wrapping a layer renames nothing.
 
-All code that relies on private parts of Keras is in this file, but for the scope in layers/linear.py.
+All code that relies on private parts of Keras is in this file and frontier.py, but for the scope in layers/linear.py.
 """
 
 from __future__ import annotations

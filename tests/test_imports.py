@@ -20,7 +20,7 @@ HEAVY = {"keras", "keras_hub", "jax", "tensorflow", "tensorflow_datasets", "matp
 LAYERS = (
     ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops", "kpeft.runtime"),
     ("kpeft.layers",),
-    ("kpeft.sites",),
+    ("kpeft.sites", "kpeft.frontier"),
     ("kpeft.targets",),
     ("kpeft.methods",),
     ("kpeft.adaptation",),

@@ -24,7 +24,7 @@ from kpeft.backbones import loading  # noqa: E402
 from kpeft.config import TrainingConfig  # noqa: E402
 from kpeft.experiment import POLICIES  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
-from kpeft.training import FitState, StepCallback, train  # noqa: E402
+from kpeft.training import FitState, StepCallback, train, trained_part  # noqa: E402
 from kpeft.training.batches import TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
 
@@ -46,20 +46,32 @@ def device_bytes() -> int:
     return int(statistics.get("peak_bytes_in_use", 0))
 
 
+# Epochs over which the one pass of a frozen encoder over all rows is spread.
+EPOCHS = 3
+
+
 class TakeTurns(StepCallback):
-    """Ends a turn after so many steps; after the first, steps that compile do not count."""
+    """Ends a turn after so many steps; after the first, steps that compile do not count.
+
+    What frozen layers computed before the first step counts as a part of every step of three epochs.
+    """
 
     def __init__(self, turns: Turns, lengths: np.ndarray, order: Any) -> None:
         self._turns = turns
         self._lengths = lengths
         self._order = order
         self._compiled = 0.0
+        self._before = 0.0
 
     def on_step_end(self, state: FitState) -> None:
         self._turns.wait = lambda: jax.block_until_ready(state.losses)
         indices = self._order(state.step - 1)
         rows, tokens = len(indices), int(self._lengths[indices].sum())
-        compiled = state.timer.read().compile_seconds
+        timing = state.timer.read()
+        if state.step == 1:
+            self._before = timing.train_seconds / (EPOCHS * state.plan.steps_per_epoch)
+        self._turns.exclude(-self._before, 0, 0)
+        compiled = timing.compile_seconds
         if compiled > self._compiled and state.step > 1:
             self._turns.exclude(compiled - self._compiled, rows, tokens)
         self._compiled = compiled
@@ -83,10 +95,11 @@ def main() -> None:
     turns.begin()
     config = TrainingConfig(epochs=1000, batch_size=options["batch_size"], eval_steps=10**9, save_steps=10**9)
     order = TrainBatches(rows, make_plan(config, len(rows)), seed=config.seed).indices
+    trained, train_rows, _ = trained_part(model, rows, {}, config)
     train(
-        model,
+        trained,
         variable_paths(model),
-        rows,
+        train_rows,
         random_states=random_states(model),
         config=config,
         task_loss="classification",

@@ -25,7 +25,8 @@ class LoRA(Method):
         dropout: Share of each adapter's input that is dropped in training.
         targets: Which linear layers: a name of the model's family (query key value attention_output intermediate output
             pooler), `"all-linear"`, a tuple of names, or a regular expression that matches a whole structural path.
-        layers: Numbers of the transformer layers to adapt, from 0. `None` is all of them.
+        layers: Numbers of the transformer layers to adapt, from 0. `None` is all of them. In a run, those below the
+            lowest work without dropout, and each row passes them once, see `kpeft.training.trained_part`.
         rank_pattern: Another rank for the layers that a name or regular expression matches.
         alpha_pattern: Another alpha, likewise.
         use_rslora: s = alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732).

@@ -24,7 +24,11 @@ class Full(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOnly(Method):
-    """A frozen encoder: only the classification head is trained."""
+    """A frozen encoder: only the classification head is trained.
+
+    In a run the encoder works without dropout, as a feature extractor does; the head keeps its own. Each row is then
+    computed once, and rows · d · itemsize bytes are kept, see `kpeft.training.trained_part`.
+    """
 
     name: ClassVar[str] = "head"
     summary: ClassVar[str] = "the classification head"
@@ -36,6 +40,9 @@ class HeadOnly(Method):
 @dataclass(frozen=True, kw_only=True)
 class Freeze(Method):
     """Fine-tuning of the upper layers (Lee et al., 2019, https://arxiv.org/abs/1911.03090).
+
+    In a run the frozen layers work without dropout, as a feature extractor does; the trained ones keep theirs. Each row
+    then passes the frozen layers once, and tokens · d · itemsize bytes are kept, see `kpeft.training.trained_part`.
 
     Attributes:
         layers: How many transformer layers to freeze, from the input on. `None` freezes three quarters of them (rounded

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, Protocol, final
 
 import keras
 import numpy as np
 
-from kpeft.glue.tokens import EncodedRows
 from kpeft.training.plan import Plan
 from kpeft.training.widths import choose_widths, fit_width
 
@@ -16,7 +15,21 @@ from kpeft.training.widths import choose_widths, fit_width
 _WINDOW = 32
 
 
-def padded_batch(rows: EncodedRows, indices: np.ndarray, width: int, batch_size: int) -> dict[str, np.ndarray]:
+class RowSource(Protocol):
+    """Rows that batches are made of: `EncodedRows`, or what a frozen part has made of them."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Any, length: int, batch_size: int | None = None) -> dict[str, np.ndarray]: ...
+
+
+def padded_batch(rows: RowSource, indices: np.ndarray, width: int, batch_size: int) -> dict[str, np.ndarray]:
     """Inputs of a static shape.
 
     A short batch is filled with copies of its first row. Whoever takes the batch gives them no weight; a row of
@@ -29,7 +42,7 @@ def padded_batch(rows: EncodedRows, indices: np.ndarray, width: int, batch_size:
         batch_size: Rows of the result.
 
     Returns:
-        int32 arrays of shape (batch_size, width) by input name.
+        Arrays by input name, token ids and masks int32 of shape (batch_size, width).
     """
     filled = np.full(batch_size, indices[0], dtype=np.int64)
     filled[: len(indices)] = indices
@@ -55,7 +68,7 @@ class TrainBatches(keras.utils.PyDataset):
         shuffle: Without it, rows come in their own order in every epoch.
     """
 
-    def __init__(self, rows: EncodedRows, plan: Plan, *, seed: int = 0, start: int = 0, shuffle: bool = True) -> None:
+    def __init__(self, rows: RowSource, plan: Plan, *, seed: int = 0, start: int = 0, shuffle: bool = True) -> None:
         super().__init__(workers=1)
         self.rows = rows
         self.plan = plan

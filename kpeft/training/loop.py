@@ -30,6 +30,7 @@ from kpeft.training.callbacks import (
 from kpeft.training.callbacks.checkpoints import Checkpoints
 from kpeft.training.callbacks.evaluation import Evaluate, Score
 from kpeft.training.checkpoint import Checkpoint, check_identity, load_checkpoint
+from kpeft.training.features import FrozenRows
 from kpeft.training.losses import MicroBatchLoss, TaskLoss, make_loss
 from kpeft.training.optimizer import AdamW, OptaxOptimizer
 from kpeft.training.plan import Plan
@@ -68,7 +69,7 @@ class TrainingResult:
 def train(
     model: keras.Model,
     variables: Mapping[str, Any],
-    train_rows: EncodedRows,
+    train_rows: EncodedRows | FrozenRows,
     *,
     random_states: Mapping[str, Any],
     config: TrainingConfig,
@@ -85,10 +86,11 @@ def train(
     """Trains what is trainable in a model. The same arguments on the same machine give the same result to the bit.
 
     Args:
-        model: Takes token arrays and gives logits, shape (batch, C).
-        variables: Every variable of the model by structural path.
-        train_rows: The training rows.
-        random_states: State variable of each of the model's seed generators by structural path.
+        model: Takes what the rows' batches hold and gives logits, shape (batch, C).
+        variables: Every variable of the model by structural path. There may be others, as of a model of which this
+            one is the trained part.
+        train_rows: The training rows; `FrozenRows` for the trained part of a model, as from `trained_part`.
+        random_states: State variable of each of the model's seed generators by structural path, others likewise.
         config: How to train.
         task_loss: `"classification"` or `"regression"`.
         evaluate: Gives the metrics of the model as it stands.
@@ -122,7 +124,9 @@ def train(
         "training": dataclasses.asdict(config),
         "task_loss": task_loss,
         "shuffle": shuffle,
-        "train_rows": fingerprint(train_rows) if output_dir else "",
+        "train_rows": fingerprint(train_rows.rows if isinstance(train_rows, FrozenRows) else train_rows)
+        if output_dir
+        else "",
         "trained_variables": list(trained),
     }
     older = _prepare(output_dir, resume, same)
@@ -130,6 +134,9 @@ def train(
     if older is not None:
         write_state(moving, older.arrays)
         state.step, evaluations, history_length = older.step, older.evaluations, older.history_length
+    done = state.finished or (config.patience is not None and evaluations.since_best >= config.patience)
+    if isinstance(train_rows, FrozenRows) and not done:
+        train_rows.fill(state.timer, progress=progress)
     history = History(output_dir / HISTORY if output_dir else None, length=history_length)
     losses, interruption = LossLog(history, schedule), Interruption()
     steps: list[StepCallback] = [losses, *callbacks]
@@ -164,9 +171,8 @@ def train(
     batches = TrainBatches(
         train_rows, plan, seed=config.seed, start=plan.micro_batches_before(state.step), shuffle=shuffle
     )
-    out_of_patience = config.patience is not None and evaluations.since_best >= config.patience
     try:
-        if not (state.finished or out_of_patience):
+        if not done:
             with interruption.watch():
                 # One Keras epoch holds the whole run: see TrainBatches.
                 model.fit(batches, shuffle=False, verbose=0, callbacks=StepEvents(state, batches, steps))

@@ -7,8 +7,7 @@ from typing import Any, final
 import keras
 import numpy as np
 
-from kpeft.glue.tokens import EncodedRows
-from kpeft.training.batches import padded_batch
+from kpeft.training.batches import RowSource, padded_batch
 from kpeft.training.widths import choose_widths, fit_width
 
 
@@ -22,7 +21,7 @@ class EvalBatches(keras.utils.PyDataset):
         widths: Rising padded lengths, the last at least the longest row; chosen from the rows when not given.
     """
 
-    def __init__(self, rows: EncodedRows, batch_size: int, widths: tuple[int, ...] | None = None) -> None:
+    def __init__(self, rows: RowSource, batch_size: int, widths: tuple[int, ...] | None = None) -> None:
         super().__init__(workers=1)
         self.rows = rows
         self.batch_size = batch_size
@@ -51,12 +50,12 @@ class _NoCallbacks(keras.callbacks.CallbackList):
 
 
 def predict_logits(
-    model: keras.Model, rows: EncodedRows, batch_size: int, *, widths: tuple[int, ...] | None = None
+    model: keras.Model, rows: RowSource, batch_size: int, *, widths: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """Logits of every row.
 
     Args:
-        model: Takes the dictionary of token arrays and gives logits, shape (batch, C).
+        model: Takes the dictionary of arrays that the rows give, and gives logits, shape (batch, C).
         rows: The rows.
         batch_size: Rows of a batch.
         widths: Padded lengths to share between splits, so that they share what is compiled.

@@ -14,7 +14,8 @@ class Timing:
     """Where the time of one process's training went.
 
     Attributes:
-        train_seconds: Training steps, data preparation included; without `compile_seconds`.
+        train_seconds: Training steps, data preparation and the features of frozen layers included; without
+            `compile_seconds`.
         train_rows: Real rows, not padding, trained on in `train_seconds`.
         compile_seconds: First micro-batch of each shape: tracing, compilation and that micro-batch itself.
         evaluate_seconds: Evaluations.
