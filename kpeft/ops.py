@@ -40,7 +40,8 @@ def _matmul_forward(x: Any, w: Any) -> Any:
 
 def _matmul_backward(saved: Any, g: Any) -> Any:
     x, w = saved
-    g = g.astype(x.dtype)
+    # XLA would otherwise compute g, and the layers above with it, anew inside each product's transposition.
+    g = jax.lax.optimization_barrier(g.astype(x.dtype))
     # The narrower factor is transposed in memory: XLA's product over rows does not use the matrix unit.
     dw = _dot(_transposed(x), g, 1, 0) if x.shape[1] <= g.shape[1] else _dot(_transposed(g), x, 1, 0).T
     return _dot(g, w.astype(x.dtype), 1, 1).astype(x.dtype), dw.astype(w.dtype)
