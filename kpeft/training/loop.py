@@ -14,6 +14,7 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
+from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
     Evaluation,
@@ -167,7 +168,7 @@ def train(
     out_of_patience = config.patience is not None and evaluations.since_best >= config.patience
     try:
         if not (state.finished or out_of_patience):
-            with interruption.watch():
+            with fast_dropout(model), interruption.watch():
                 # One Keras epoch holds the whole run: see TrainBatches.
                 model.fit(batches, shuffle=False, verbose=0, callbacks=StepEvents(state, batches, steps))
     finally:
