@@ -8,25 +8,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import itertools
 import json
 import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
-from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
+from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig, check_at_once
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, Method
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
 
 if TYPE_CHECKING:
-    from kpeft.results import RunResult
+    from kpeft.many_runs import Ended
+    from kpeft.results import RunResult, Score
 
 
 class UsageError(ValueError):
@@ -50,26 +52,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 print_list()
                 return 0
-            config = make_config(options)
+            configs = make_configs(options)
             try:
                 runtime.prepare()
             except ValueError as error:
                 raise UsageError(str(error)) from error
             if arguments is None:  # this program, not a caller of this function
                 runtime.restart_with_large_pages()
-            return _run(config)
+            return _run(configs)
         except KeyboardInterrupt:  # while training, signals are the training's
             return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)
         except UsageError as error:
             return _say(str(error), 2)
 
 
-def _run(config: RunConfig) -> int:
+def _run(configs: Sequence[RunConfig]) -> int:
     from kpeft.experiment import InterruptedRun, run_experiment
+    from kpeft.many_runs import run_at_once
     from kpeft.training import NonFiniteLossError
 
     try:
-        result = run_experiment(config)
+        if len(configs) > 1:
+            return _print_runs(run_at_once(configs, Path(configs[0].output_dir).parent))
+        result = run_experiment(configs[0])
     except InterruptedRun as interruption:
         return _say(str(interruption), 130)
     except (NonFiniteLossError, FloatingPointError) as error:
@@ -80,7 +85,7 @@ def _run(config: RunConfig) -> int:
         return _say(str(error), 2)
     except OSError as error:  # bad input was a ValueError; this is the disk
         return _say(f"the run failed: {error}", 1)
-    _print_result(result, config)
+    _print_result(result, configs[0])
     return 0
 
 
@@ -162,7 +167,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = training.add_argument
     add("--epochs", type=int, help="passes over the training rows (default by task)")
     add("--batch-size", type=int, help="rows of a micro-batch (default 16)")
-    add("--learning-rate", type=float, help="peak rate (default by task and method)")
+    add(
+        "--learning-rate",
+        type=_one_or_more(float),
+        help="peak rate (default by task and method); 1e-3,3e-4: see --seed",
+    )
     add("--schedule", choices=SCHEDULES, help="after the warm-up (default linear)")
     add("--warmup", type=float, help="below 1 a share of all steps, else steps (default 0.06)")
     add("--weight-decay", type=float, help="not on biases and LayerNorms (default 0.01)")
@@ -176,7 +185,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--patience", type=int, help="stop after so many evaluations without a better score")
     add("--save-steps", type=int, help="save a checkpoint every so many steps (default: each epoch)")
     add("--keep", type=int, help="checkpoints to keep (default 1)")
-    add("--seed", type=int, help="(default 0)")
+    add(
+        "--seed",
+        type=_one_or_more(int),
+        help="(default 0). Several values (0,1,2) here, for --learning-rate or for --rank are several runs, trained at "
+        "once in a folder each; what is trained and the working memory are needed as many times",
+    )
     add("--precision", choices=PRECISIONS, help="(default float32)")
 
     methods = parser.add_argument_group("methods", "values: a,b is a list, a=1,b=2 a mapping, true or false, none")
@@ -188,6 +202,53 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _one_or_more(kind: type) -> Callable[[str], Any]:
+    """Reads a value, or several separated by commas as a tuple."""
+
+    def parse(text: str) -> Any:
+        values = tuple(kind(part) for part in text.split(","))
+        return values if len(values) > 1 else values[0]
+
+    parse.__name__ = kind.__name__  # argparse's messages name it
+    return parse
+
+
+_VARIED = ("seed", "learning_rate", "rank")
+
+
+def make_configs(options: argparse.Namespace) -> list[RunConfig]:
+    """Turns parsed options into the runs they ask for: one, or all combinations of seeds, learning rates and ranks.
+
+    Each of several runs has a folder named after what varies.
+
+    Raises:
+        UsageError: As `make_config`, or if the runs cannot be trained at once.
+    """
+    given = {**vars(options), "rank": _several_ranks(options)}
+    varied = {name: given[name] for name in _VARIED if isinstance(given[name], tuple)}
+    if not varied:
+        return [make_config(options)]
+    configs = []
+    for values in itertools.product(*varied.values()):
+        own = dict(zip(varied, values, strict=True))
+        config = make_config(argparse.Namespace(**{**vars(options), **own}))
+        folder = options.output_dir or config.output_dir.rpartition("-seed")[0]
+        name = ",".join(
+            f"{name}={value:g}" if name == "learning_rate" else f"{name}={value}" for name, value in own.items()
+        )
+        configs.append(dataclasses.replace(config, output_dir=str(Path(folder, name))))
+    try:
+        check_at_once(configs)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return configs
+
+
+def _several_ranks(options: argparse.Namespace) -> tuple[str, ...] | None:
+    ranks = (options.rank or "").split(",")
+    return tuple(rank.strip() for rank in ranks) if len(ranks) > 1 else None
 
 
 def make_config(options: argparse.Namespace) -> RunConfig:
@@ -263,6 +324,27 @@ def _make_method(options: argparse.Namespace) -> Method | None:
     return method(**{name: parse_field(method, name, text) for name, text in given.items()})
 
 
+def _print_runs(ended: Sequence[Ended]) -> int:
+    """Returns the exit status."""
+    for each in ended:
+        name = Path(each.config.output_dir).name
+        for kind in ("best", "last") if each.result else ():
+            score = getattr(each.result, kind)
+            sys.stdout.write(f"{name}  {kind}: step {score.step}  {_metrics(score)}\n")
+    failed = [f"{Path(each.config.output_dir).name}: {each.error}" for each in ended if each.error]
+    if any(each.result and each.result.data["source"] == "sample" for each in ended):
+        sys.stdout.write(f"{_SAMPLE}\n")
+    sys.stdout.write(f"{len(ended) - len(failed)} runs; files in {Path(ended[0].config.output_dir).parent}\n")
+    return _say(f"{len(failed)} of {len(ended)} runs failed. {' '.join(failed)}", 1) if failed else 0
+
+
+_SAMPLE = "These are made-up sample rows: the scores say nothing about GLUE."
+
+
+def _metrics(score: Score) -> str:
+    return "  ".join(f"{key} {value:.4f}" for key, value in score.metrics.items())
+
+
 def _print_result(result: RunResult, config: RunConfig) -> None:
     lines = [
         f"{result.task} {result.method} on {result.preset}, {result.data['source']} rows: "
@@ -270,10 +352,9 @@ def _print_result(result: RunResult, config: RunConfig) -> None:
     ]
     for name, score in (("best", result.best), ("last", result.last)):
         if score is not None:
-            metrics = "  ".join(f"{key} {value:.4f}" for key, value in score.metrics.items())
-            lines.append(f"{name}: step {score.step}  {metrics}")
+            lines.append(f"{name}: step {score.step}  {_metrics(score)}")
     if result.data["source"] == "sample":
-        lines.append("These are made-up sample rows: the scores say nothing about GLUE.")
+        lines.append(_SAMPLE)
     lines.append(f"{result.timing['total_seconds']:.0f} s; files in {config.output_dir}")
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -62,7 +62,7 @@ def main() -> None:
     rows = read_rows(options["rows"])
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
-        mock.patch.object(loop, "fast_dropout", lambda model: contextlib.nullcontext()).start()
+        mock.patch.object(loop, "fast_dropout", contextlib.nullcontext).start()
     model = kpeft.load_classifier(options["preset"], 2, dtype=POLICIES[options["precision"]])
     kpeft.adapt(model, METHODS[options["method"]])
     turns = Turns()
