@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kpeft.glue.tasks import get_task
-from kpeft.methods import LoRA, Method
+from kpeft.methods import Method
 
 SCHEDULES = ("linear", "constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
@@ -148,43 +147,6 @@ class RunConfig:
             "precision": self.precision,
             "adapter": self.adapter,
         }
-
-
-def check_at_once(configs: Sequence[RunConfig]) -> None:
-    """Checks that runs can be trained at once.
-
-    Raises:
-        ValueError: If they differ in more than seed, learning rate and LoRA rank, two are the same, or they ask for
-            what only a single run can do.
-    """
-    first = configs[0]
-    for option, asked in {
-        "--resume": first.resume,
-        "--adapter": first.adapter is not None,
-        "--save-steps": first.training.save_steps is not None,
-        "--keep": first.training.keep != TrainingConfig().keep,
-    }.items():
-        if asked:
-            raise ValueError(
-                f"{option} does not go with several runs at once, which save no checkpoints: run them singly."
-            )
-    if any(_common(config) != _common(first) for config in configs):
-        raise ValueError("runs at once may differ in seed, learning rate and rank only.")
-    values = [(config.training.seed, config.training.learning_rate, rank_of(config.method)) for config in configs]
-    folders = [config.output_dir for config in configs]
-    if len(set(values)) < len(values) or len(set(folders)) < len(folders):
-        raise ValueError(f"two of the runs are the same. Received: folders {', '.join(folders)}")
-
-
-def _common(config: RunConfig) -> RunConfig:
-    method = replace(config.method, rank=1) if isinstance(config.method, LoRA) else config.method
-    training = replace(config.training, seed=0, learning_rate=1.0)
-    return replace(config, method=method, training=training, output_dir="")
-
-
-def rank_of(method: Method | None) -> int | None:
-    """Returns LoRA's rank; other methods have none."""
-    return method.rank if isinstance(method, LoRA) else None
 
 
 def _require(holds: bool, name: str, expected: str, received: object) -> None:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kpeft.config import RunConfig, check_at_once, rank_of
+from kpeft.at_once import check_at_once, rank_of
+from kpeft.config import RunConfig
 from kpeft.experiment import EVAL_BATCH, InterruptedRun, check_backend, check_output, clear_output, metrics_of
 from kpeft.files import write_json
 from kpeft.glue.tasks import get_task

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import itertools
 import json
 import logging
 import signal
@@ -17,18 +16,16 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
-from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig, check_at_once
+from kpeft.at_once import combine
+from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, Method
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
-
-if TYPE_CHECKING:
-    from kpeft.many_runs import Ended
-    from kpeft.results import RunResult, Score
+from kpeft.summary import print_result, print_runs
 
 
 class UsageError(ValueError):
@@ -73,8 +70,13 @@ def _run(configs: Sequence[RunConfig]) -> int:
 
     try:
         if len(configs) > 1:
-            return _print_runs(run_at_once(configs, Path(configs[0].output_dir).parent))
-        result = run_experiment(configs[0])
+            folder = Path(configs[0].output_dir).parent
+            ended = run_at_once(configs, folder)
+            print_runs(ended, folder)
+            failed = [f"{Path(each.config.output_dir).name}: {each.error}" for each in ended if each.error]
+            return _say(f"{len(failed)} of {len(ended)} runs failed. {' '.join(failed)}", 1) if failed else 0
+        print_result(run_experiment(configs[0]), configs[0])
+        return 0
     except InterruptedRun as interruption:
         return _say(str(interruption), 130)
     except (NonFiniteLossError, FloatingPointError) as error:
@@ -85,8 +87,6 @@ def _run(configs: Sequence[RunConfig]) -> int:
         return _say(str(error), 2)
     except OSError as error:  # bad input was a ValueError; this is the disk
         return _say(f"the run failed: {error}", 1)
-    _print_result(result, configs[0])
-    return 0
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -215,40 +215,26 @@ def _one_or_more(kind: type) -> Callable[[str], Any]:
     return parse
 
 
-_VARIED = ("seed", "learning_rate", "rank")
-
-
 def make_configs(options: argparse.Namespace) -> list[RunConfig]:
     """Turns parsed options into the runs they ask for: one, or all combinations of seeds, learning rates and ranks.
-
-    Each of several runs has a folder named after what varies.
 
     Raises:
         UsageError: As `make_config`, or if the runs cannot be trained at once.
     """
-    given = {**vars(options), "rank": _several_ranks(options)}
-    varied = {name: given[name] for name in _VARIED if isinstance(given[name], tuple)}
-    if not varied:
-        return [make_config(options)]
-    configs = []
-    for values in itertools.product(*varied.values()):
-        own = dict(zip(varied, values, strict=True))
-        config = make_config(argparse.Namespace(**{**vars(options), **own}))
-        folder = options.output_dir or config.output_dir.rpartition("-seed")[0]
-        name = ",".join(
-            f"{name}={value:g}" if name == "learning_rate" else f"{name}={value}" for name, value in own.items()
-        )
-        configs.append(dataclasses.replace(config, output_dir=str(Path(folder, name))))
+    several = {name: value for name, value in vars(options).items() if isinstance(value, tuple)}
+    ranks = (options.rank or "").split(",")
+    if len(ranks) > 1:
+        several["rank"] = ranks
+    config = make_config(argparse.Namespace(**vars(options) | {name: values[0] for name, values in several.items()}))
+    if not several:
+        return [config]
     try:
-        check_at_once(configs)
+        if len(ranks) > 1:
+            several["rank"] = [parse_field(METHODS[options.method], "rank", text) for text in ranks]
+        in_order = {name: several[name] for name in ("seed", "learning_rate", "rank") if name in several}
+        return combine(config, in_order, options.output_dir or config.output_dir.rpartition("-seed")[0])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return configs
-
-
-def _several_ranks(options: argparse.Namespace) -> tuple[str, ...] | None:
-    ranks = (options.rank or "").split(",")
-    return tuple(rank.strip() for rank in ranks) if len(ranks) > 1 else None
 
 
 def make_config(options: argparse.Namespace) -> RunConfig:
@@ -322,41 +308,6 @@ def _make_method(options: argparse.Namespace) -> Method | None:
             own = ", ".join(map(_flag, known))
             raise UsageError(f"{_flag(name)} does not belong to method {method.name}, whose flags are {own}.")
     return method(**{name: parse_field(method, name, text) for name, text in given.items()})
-
-
-def _print_runs(ended: Sequence[Ended]) -> int:
-    """Returns the exit status."""
-    for each in ended:
-        name = Path(each.config.output_dir).name
-        for kind in ("best", "last") if each.result else ():
-            score = getattr(each.result, kind)
-            sys.stdout.write(f"{name}  {kind}: step {score.step}  {_metrics(score)}\n")
-    failed = [f"{Path(each.config.output_dir).name}: {each.error}" for each in ended if each.error]
-    if any(each.result and each.result.data["source"] == "sample" for each in ended):
-        sys.stdout.write(f"{_SAMPLE}\n")
-    sys.stdout.write(f"{len(ended) - len(failed)} runs; files in {Path(ended[0].config.output_dir).parent}\n")
-    return _say(f"{len(failed)} of {len(ended)} runs failed. {' '.join(failed)}", 1) if failed else 0
-
-
-_SAMPLE = "These are made-up sample rows: the scores say nothing about GLUE."
-
-
-def _metrics(score: Score) -> str:
-    return "  ".join(f"{key} {value:.4f}" for key, value in score.metrics.items())
-
-
-def _print_result(result: RunResult, config: RunConfig) -> None:
-    lines = [
-        f"{result.task} {result.method} on {result.preset}, {result.data['source']} rows: "
-        f"{result.parameters['trainable']:,} of {result.parameters['total']:,} parameters trained"
-    ]
-    for name, score in (("best", result.best), ("last", result.last)):
-        if score is not None:
-            lines.append(f"{name}: step {score.step}  {_metrics(score)}")
-    if result.data["source"] == "sample":
-        lines.append(_SAMPLE)
-    lines.append(f"{result.timing['total_seconds']:.0f} s; files in {config.output_dir}")
-    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

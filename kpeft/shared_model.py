@@ -12,8 +12,9 @@ import numpy as np
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters import save_adapter
+from kpeft.at_once import rank_of
 from kpeft.backbones.loading import load_backbone
-from kpeft.config import RunConfig, rank_of
+from kpeft.config import RunConfig
 from kpeft.experiment import ADAPTER, POLICIES, Data, describe, load_data, place_method, start_at_mean
 from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task

@@ -25,13 +25,26 @@ LAYERS = (
     ("kpeft.methods",),
     ("kpeft.adaptation",),
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
+    ("kpeft.at_once", "kpeft.summary"),
     ("kpeft.backbones", "kpeft.training"),
     ("kpeft.experiment",),
     ("kpeft.shared_model", "kpeft.many_runs"),
     ("kpeft.run",),
 )
 # What --help reads: imports nothing heavy at module level, and so nothing that does.
-LIGHT = ("_version", "run", "runtime", "config", "defaults", "listing", "families", "glue/tasks", "methods")
+LIGHT = (
+    "_version",
+    "run",
+    "runtime",
+    "config",
+    "at_once",
+    "summary",
+    "defaults",
+    "listing",
+    "families",
+    "glue/tasks",
+    "methods",
+)
 
 
 def modules() -> dict[str, Path]:
