@@ -54,9 +54,7 @@ def check_at_once(configs: Sequence[RunConfig]) -> None:
         "--keep": first.training.keep != TrainingConfig().keep,
     }.items():
         if asked:
-            raise ValueError(
-                f"{option} does not go with several runs at once, which save no checkpoints: run them singly."
-            )
+            raise ValueError(f"{option} does not go with several runs at once: start them singly.")
     if any(_common(config) != _common(first) for config in configs):
         raise ValueError("runs at once may differ in seed, learning rate, rank and output folder only.")
     folders = [config.output_dir for config in configs]

@@ -221,7 +221,7 @@ def make_configs(options: argparse.Namespace) -> list[RunConfig]:
     Raises:
         UsageError: As `make_config`, or if the runs cannot be trained at once.
     """
-    several = {name: value for name, value in vars(options).items() if isinstance(value, tuple)}
+    several: dict[str, Sequence[Any]] = {k: value for k, value in vars(options).items() if isinstance(value, tuple)}
     ranks = (options.rank or "").split(",")
     if len(ranks) > 1:
         several["rank"] = ranks

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import erf
 
 from kpeft import ops
+from kpeft.layers.linear import linear
 
 RNG = np.random.default_rng(0)
 
@@ -133,3 +134,16 @@ def test_bits_of_a_large_batch_do_not_come_again() -> None:
     """128 rows and 16 heads of attention over 512 tokens, a part of each."""
     bits = np.asarray(ops.random_bits(jnp.array([7, 1], jnp.uint32), (128, 16, 3, 3), (2, 3)))
     assert len(np.unique(bits)) == bits.size
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_frozen_product_of_many_runs_is_one_product(dtype: Any) -> None:
+    def gradient(x: Any, w: Any) -> Any:
+        return jax.grad(lambda x: linear(x, w).astype(jnp.float32).sum())(x)
+
+    x, w = random(3, 2, 5, 24).astype(dtype), random(24, 40).astype(dtype)
+    frozen = jax.jit(jax.vmap(gradient, in_axes=(0, None))).lower(x, w).as_text()
+    assert "dot_general" in frozen
+    assert "batching_dims" not in frozen
+    trained = jax.jit(jax.vmap(gradient)).lower(x, jnp.stack([w] * 3)).as_text()
+    assert "batching_dims" in trained
