@@ -231,7 +231,8 @@ def make_configs(options: argparse.Namespace) -> list[RunConfig]:
     try:
         if len(ranks) > 1:
             several["rank"] = [parse_field(METHODS[options.method], "rank", text) for text in ranks]
-        in_order = {name: several[name] for name in ("seed", "learning_rate", "rank") if name in several}
+        order = ["seed", "learning_rate", "rank"]
+        in_order = {name: several[name] for name in order if name in several}
         return combine(config, in_order, options.output_dir or config.output_dir.rpartition("-seed")[0])
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -178,7 +178,7 @@ def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_the_runs_share_one_that_names_no_seed() -> None:
-    options = make_parser().parse_args("--task rte --method lora --seed 0,7 --rank 2,4".split())
+    options = make_parser().parse_args(["--task", "rte", "--method", "lora", "--seed", "0,7", "--rank", "2,4"])
     assert [config.output_dir for config in make_configs(options)] == [
         f"runs/rte-lora-bert_base_en_uncased/seed={seed},rank={rank}" for seed in (0, 7) for rank in (2, 4)
     ]
