@@ -23,7 +23,8 @@ from kpeft.training import FitState, batches
 from kpeft.training.callbacks import Progress
 
 # Sums are taken in another order, and padded to another length: float32's rounding, and what Adam makes of it.
-LOSS, WEIGHT = 2e-5, 2e-5
+# A correlation of predictions that hardly differ magnifies it.
+LOSS, WEIGHT, METRIC = 2e-5, 2e-5, 1e-4
 
 
 def keys(value: Any) -> Any:
@@ -39,11 +40,11 @@ def assert_equal_runs(together: Path, alone: Path, unused: str = "none") -> None
         assert one[name] == other[name]
     for name in ("best", "last"):
         assert (one[name]["step"], one[name]["epoch"]) == (other[name]["step"], other[name]["epoch"])
-        assert one[name]["metrics"] == pytest.approx(other[name]["metrics"], rel=LOSS, abs=1e-6)
+        assert one[name]["metrics"] == pytest.approx(other[name]["metrics"], rel=LOSS, abs=METRIC)
     assert len(history(together)) == len(history(alone))
     for line, expected in zip(history(together), history(alone), strict=True):
         assert keys(line) == keys(expected)
-        assert line.pop("metrics", {}) == pytest.approx(expected.pop("metrics", {}), rel=LOSS, abs=1e-6)
+        assert line.pop("metrics", {}) == pytest.approx(expected.pop("metrics", {}), rel=LOSS, abs=METRIC)
         assert line == pytest.approx(expected, rel=LOSS)
     assert contents(together)["adapter/adapter_config.json"] == contents(alone)["adapter/adapter_config.json"]
     weights, wanted = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (together, alone))
