@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
-from kpeft.results import FILE, RunResult, Score
+from kpeft.results import FILE, RUNS, RunResult, Score
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
@@ -33,6 +33,7 @@ from kpeft.training.timing import Timer
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.tsv"
+EVAL_BATCH = 64
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
@@ -70,8 +71,7 @@ def run_experiment(config: RunConfig) -> RunResult:
         ValueError: If the configuration, the data, the preset or the adapter does not fit; nothing is written then.
         InterruptedRun: At SIGINT or SIGTERM; `--resume` goes on from there.
     """
-    if keras.backend.backend() != "jax":
-        raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
+    check_backend()
     task, output = get_task(config.task), Path(config.output_dir)
     check_output(output, config)
     source = open_source(data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir, offline=config.data.offline)
@@ -86,7 +86,7 @@ def run_experiment(config: RunConfig) -> RunResult:
         clear_output(output)
     if data.train is None:
         trained = None
-        write_predictions(output, task, predict_logits(backbone.classifier, _required(data.unlabelled), _EVAL_BATCH))
+        write_predictions(output, task, predict_logits(backbone.classifier, _required(data.unlabelled), EVAL_BATCH))
     else:
         trained = fine_tune(adaptation, task, data, config)
         save_adapter(adaptation, output / ADAPTER)
@@ -97,7 +97,14 @@ def run_experiment(config: RunConfig) -> RunResult:
     return result
 
 
-_EVAL_BATCH = 64
+def check_backend() -> None:
+    """Checks that Keras computes with JAX.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if keras.backend.backend() != "jax":
+        raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
 
 
 def check_output(folder: Path, config: RunConfig) -> None:
@@ -111,7 +118,7 @@ def check_output(folder: Path, config: RunConfig) -> None:
         raise ValueError(f"--output-dir {folder} cannot be a folder: {there} is a file.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"--output-dir {folder} cannot be written to: no permission for {there}.")
-    held = [name for name in (FILE, HISTORY, ADAPTER, CHECKPOINTS, PREDICTIONS) if (folder / name).exists()]
+    held = [name for name in (FILE, RUNS, HISTORY, ADAPTER, CHECKPOINTS, PREDICTIONS) if (folder / name).exists()]
     if config.resume and (folder / FILE).exists():
         raise ValueError(f"--output-dir {folder} holds a finished run; there is nothing to resume.")
     if config.resume and not (folder / CHECKPOINTS).is_dir():
@@ -125,7 +132,7 @@ def check_output(folder: Path, config: RunConfig) -> None:
 
 def clear_output(folder: Path) -> None:
     """Removes an older run's files, and nothing else."""
-    for name in (FILE, HISTORY, PREDICTIONS):
+    for name in (FILE, RUNS, HISTORY, PREDICTIONS):
         (folder / name).unlink(missing_ok=True)
     for name in (ADAPTER, CHECKPOINTS):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -199,9 +206,16 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
 
 def evaluate(model: keras.Model, task: Task, validation: Mapping[str, RowSource]) -> dict[str, float]:
     """Returns the task's metrics over each whole validation split."""
+    return metrics_of(lambda rows: predict_logits(model, rows, EVAL_BATCH), task, validation)
+
+
+def metrics_of(
+    predict: Callable[[RowSource], np.ndarray], task: Task, validation: Mapping[str, RowSource]
+) -> dict[str, float]:
+    """Returns the task's metrics over each whole validation split, from a function that gives its logits."""
     metrics: dict[str, float] = {}
     for prefix, rows in validation.items():
-        values = compute_metrics(task, predict_logits(model, rows, _EVAL_BATCH), rows.labels)
+        values = compute_metrics(task, predict(rows), rows.labels)
         metrics |= {f"{prefix}/{name}" if prefix else name: value for name, value in values.items()}
     return metrics
 
@@ -229,8 +243,8 @@ def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: Tra
             "train_examples": len(data.train or ()),
             "validation_examples": sum(len(rows) for rows in data.validation.values()),
         },
-        best=_score(trained and trained.best),
-        last=_score(trained and trained.last),
+        best=score_of(trained and trained.best),
+        last=score_of(trained and trained.last),
         timing={
             "total_seconds": time.time() - psutil.Process().create_time(),
             "train_seconds": timing.train_seconds,
@@ -240,7 +254,7 @@ def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: Tra
     )
 
 
-def _score(evaluation: Evaluation | None) -> Score | None:
+def score_of(evaluation: Evaluation | None) -> Score | None:
     if evaluation is None:
         return None
     return Score(step=evaluation.step, epoch=evaluation.epoch, metrics=evaluation.metrics)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _BATCH_AND_HEAD = ((0, 1), (0, 1))
+_LENGTHS = (2, 3)  # of attention's probabilities: (batch, heads, length, key length)
+_LEAST_LENGTH = 512
 
 
 def matmul(x: Any, w: Any) -> Any:
@@ -136,7 +138,7 @@ def _attention_forward(query: Any, key: Any, value: Any, mask: Any, dropout_key:
     p = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     if mask is not None:
         p = jnp.where(mask, p, jnp.zeros((), p.dtype))
-    o = _per_head(dropout(p, dropout_key, rate), v, 3, 2)
+    o = _per_head(dropout(p, dropout_key, rate, _LENGTHS), v, 3, 2)
     q, k, v, p, o = jax.lax.optimization_barrier((q, k, v, p, o))
     return _heads_first(o).astype(query.dtype), (q, k, v, p, o, dropout_key)
 
@@ -146,11 +148,11 @@ def _attention_backward(rate: float, saved: Any, g: Any) -> Any:
     do = _heads_first(g)
     row = (do * o).sum(axis=-1, keepdims=True)
     do = do.astype(q.dtype)
-    dp = dropout(_per_head(do, v, 3, 3), dropout_key, rate)
+    dp = dropout(_per_head(do, v, 3, 3), dropout_key, rate, _LENGTHS)
     ds = (p * (dp - row)).astype(q.dtype)
     dq = _per_head(ds, k, 3, 2) * (1 / math.sqrt(q.shape[-1]))
     dk = _per_head(_transposed(ds), q, 3, 2)
-    dv = _per_head(_transposed(dropout(p, dropout_key, rate)), do, 3, 2)
+    dv = _per_head(_transposed(dropout(p, dropout_key, rate, _LENGTHS)), do, 3, 2)
     return *(_heads_first(t).astype(g.dtype) for t in (dq, dk, dv)), None, None
 
 
@@ -166,32 +168,42 @@ def _per_head(a: Any, b: Any, i: int, j: int) -> Any:
     return jax.lax.dot_general(a, b, (((i,), (j,)), _BATCH_AND_HEAD), preferred_element_type=jnp.float32)
 
 
-def dropout(x: Any, key: Any, rate: float) -> Any:
+def dropout(x: Any, key: Any, rate: float, lengths: tuple[int, ...] = ()) -> Any:
     """Returns x·m / (1 - rate), m ~ Bernoulli(1 - rate) from `random_bits`; the same key drops the same elements."""
     if rate == 0:
         return x
-    kept = random_bits(key, x.shape) < np.uint32(round((1 - rate) * 2**32))
+    kept = random_bits(key, x.shape, lengths) < np.uint32(round((1 - rate) * 2**32))
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
-@partial(jax.jit, static_argnums=1)  # traced once for each shape, not in every layer
-def random_bits(key: Any, shape: tuple[int, ...]) -> Any:
+@partial(jax.jit, static_argnums=(1, 2))  # traced once for each shape, not in every layer
+def random_bits(key: Any, shape: tuple[int, ...], lengths: tuple[int, ...] = ()) -> Any:
     """Returns uint32 bits that are a pure function of the key and of each element's position.
 
     mix(position · odd + start), where mix is the multiply-xorshift of Wellons (https://github.com/skeeto/hash-prospector)
     and the key decides both numbers, so that the bits of two keys are no shifts of one another. Not for cryptography;
     for dropout they take the place of threefry's twenty rounds, which XLA on a CPU cannot fuse.
 
+    Positions are counted as if each of the axes `lengths` were 512 long, or the next power of two, so that the bits of
+    a token do not depend on how far its batch is padded.
+
     Args:
         key: uint32 (2,).
-        shape: Of the result; fewer than 2^32 elements.
+        shape: Of the result. With the axes `lengths` counted so, it has at most 2^32 elements: 2^14 pairs of row and
+            head for attention over up to 512 tokens. Beyond, the first rows' bits come again.
+        lengths: Axes that padding lengthens.
     """
     start = _mix(key[0] + _mix(key[1] ^ jnp.uint32(0x9E3779B9)))
     odd = _mix(key[1] + _mix(key[0] ^ jnp.uint32(0x85EBCA6B))) | jnp.uint32(1)
+    counted = [_counted_length(size) if axis in lengths else size for axis, size in enumerate(shape)]
     # An iota for each axis, not one reshaped, so that a sharded array's bits are made where they are used.
-    strides = np.cumprod([1, *shape[:0:-1]], dtype=np.uint32)[::-1]
+    strides = np.cumprod([1, *counted[:0:-1]], dtype=np.uint32)[::-1]
     axes = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * (odd * stride) for axis, stride in enumerate(strides)]
     return _mix(sum(axes, start))
+
+
+def _counted_length(size: int) -> int:
+    return max(_LEAST_LENGTH, 1 << (size - 1).bit_length())
 
 
 def _mix(bits: Any) -> Any:

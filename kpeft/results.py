@@ -14,6 +14,7 @@ from kpeft.files import write_json
 
 SCHEMA = 1
 FILE = "result.json"
+RUNS = "runs.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,20 +13,19 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
+from kpeft.at_once import combine
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, Method
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
-
-if TYPE_CHECKING:
-    from kpeft.results import RunResult
+from kpeft.summary import print_result, print_runs
 
 
 class UsageError(ValueError):
@@ -50,24 +49,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 print_list()
                 return 0
-            config = make_config(options)
+            configs = make_configs(options)
             try:
                 runtime.prepare()
             except ValueError as error:
                 raise UsageError(str(error)) from error
-            return _run(config)
+            return _run(configs)
         except KeyboardInterrupt:  # while training, signals are the training's
             return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)
         except UsageError as error:
             return _say(str(error), 2)
 
 
-def _run(config: RunConfig) -> int:
+def _run(configs: Sequence[RunConfig]) -> int:
     from kpeft.experiment import InterruptedRun, run_experiment
+    from kpeft.many_runs import run_at_once
     from kpeft.training import NonFiniteLossError
 
     try:
-        result = run_experiment(config)
+        if len(configs) > 1:
+            folder = Path(configs[0].output_dir).parent
+            ended = run_at_once(configs, folder)
+            print_runs(ended, folder)
+            failed = [f"{Path(each.config.output_dir).name}: {each.error}" for each in ended if each.error]
+            return _say(f"{len(failed)} of {len(ended)} runs failed. {' '.join(failed)}", 1) if failed else 0
+        print_result(run_experiment(configs[0]), configs[0])
+        return 0
     except InterruptedRun as interruption:
         return _say(str(interruption), 130)
     except (NonFiniteLossError, FloatingPointError) as error:
@@ -78,8 +85,6 @@ def _run(config: RunConfig) -> int:
         return _say(str(error), 2)
     except OSError as error:  # bad input was a ValueError; this is the disk
         return _say(f"the run failed: {error}", 1)
-    _print_result(result, config)
-    return 0
 
 
 def _is_ours(error: ValueError) -> bool:
@@ -160,7 +165,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = training.add_argument
     add("--epochs", type=int, help="passes over the training rows (default by task)")
     add("--batch-size", type=int, help="rows of a micro-batch (default 16)")
-    add("--learning-rate", type=float, help="peak rate (default by task and method)")
+    add(
+        "--learning-rate",
+        type=_one_or_more(float),
+        help="peak rate (default by task and method); 1e-3,3e-4: see --seed",
+    )
     add("--schedule", choices=SCHEDULES, help="after the warm-up (default linear)")
     add("--warmup", type=float, help="below 1 a share of all steps, else steps (default 0.06)")
     add("--weight-decay", type=float, help="not on biases and LayerNorms (default 0.01)")
@@ -174,7 +183,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--patience", type=int, help="stop after so many evaluations without a better score")
     add("--save-steps", type=int, help="save a checkpoint every so many steps (default: each epoch)")
     add("--keep", type=int, help="checkpoints to keep (default 1)")
-    add("--seed", type=int, help="(default 0)")
+    add(
+        "--seed",
+        type=_one_or_more(int),
+        help="(default 0). Several values (0,1,2) here, for --learning-rate or for --rank are several runs, trained at "
+        "once in a folder each; what is trained and the working memory are needed as many times",
+    )
     add("--precision", choices=PRECISIONS, help="(default float32)")
 
     methods = parser.add_argument_group("methods", "values: a,b is a list, a=1,b=2 a mapping, true or false, none")
@@ -186,6 +200,40 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _one_or_more(kind: type) -> Callable[[str], Any]:
+    """Reads a value, or several separated by commas as a tuple."""
+
+    def parse(text: str) -> Any:
+        values = tuple(kind(part) for part in text.split(","))
+        return values if len(values) > 1 else values[0]
+
+    parse.__name__ = kind.__name__  # argparse's messages name it
+    return parse
+
+
+def make_configs(options: argparse.Namespace) -> list[RunConfig]:
+    """Turns parsed options into the runs they ask for: one, or all combinations of seeds, learning rates and ranks.
+
+    Raises:
+        UsageError: As `make_config`, or if the runs cannot be trained at once.
+    """
+    several: dict[str, Sequence[Any]] = {k: value for k, value in vars(options).items() if isinstance(value, tuple)}
+    ranks = (options.rank or "").split(",")
+    if len(ranks) > 1:
+        several["rank"] = ranks
+    config = make_config(argparse.Namespace(**vars(options) | {name: values[0] for name, values in several.items()}))
+    if not several:
+        return [config]
+    try:
+        if len(ranks) > 1:
+            several["rank"] = [parse_field(METHODS[options.method], "rank", text) for text in ranks]
+        order = ["seed", "learning_rate", "rank"]
+        in_order = {name: several[name] for name in order if name in several}
+        return combine(config, in_order, options.output_dir or config.output_dir.rpartition("-seed")[0])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def make_config(options: argparse.Namespace) -> RunConfig:
@@ -259,21 +307,6 @@ def _make_method(options: argparse.Namespace) -> Method | None:
             own = ", ".join(map(_flag, known))
             raise UsageError(f"{_flag(name)} does not belong to method {method.name}, whose flags are {own}.")
     return method(**{name: parse_field(method, name, text) for name, text in given.items()})
-
-
-def _print_result(result: RunResult, config: RunConfig) -> None:
-    lines = [
-        f"{result.task} {result.method} on {result.preset}, {result.data['source']} rows: "
-        f"{result.parameters['trainable']:,} of {result.parameters['total']:,} parameters trained"
-    ]
-    for name, score in (("best", result.best), ("last", result.last)):
-        if score is not None:
-            metrics = "  ".join(f"{key} {value:.4f}" for key, value in score.metrics.items())
-            lines.append(f"{name}: step {score.step}  {metrics}")
-    if result.data["source"] == "sample":
-        lines.append("These are made-up sample rows: the scores say nothing about GLUE.")
-    lines.append(f"{result.timing['total_seconds']:.0f} s; files in {config.output_dir}")
-    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

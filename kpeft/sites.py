@@ -21,7 +21,7 @@ from keras.src.utils.naming import to_snake_case
 
 from kpeft.families import FAMILIES, Family
 from kpeft.layers.adapter_layer import AdapterLayer
-from kpeft.layers.fast import FAST_LAYERS, FastLayer
+from kpeft.layers.fast import FAST_LAYERS, FastDropout, FastLayer
 
 
 def walk(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -202,6 +202,22 @@ def recast(model: Any) -> None:
     for layer in layers:
         if type(layer) in _FAST and id(layer) not in in_graph:
             layer.__class__ = _FAST[type(layer)]
+
+
+@contextmanager
+def fast_dropout(model: Any) -> Iterator[None]:
+    """Within the context the dropouts that `recast` left to Keras use `kpeft.ops`, too: those of Functional graphs.
+
+    What is compiled within it stays as it is. Training draws all masks there, so that none depends on padding.
+    """
+    layers = [layer for _, layer in walk(model) if type(layer) is keras.layers.Dropout]
+    for layer in layers:
+        layer.__class__ = FastDropout
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = keras.layers.Dropout
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from scipy.special import erf
 
 from kpeft import ops
+from kpeft.layers.linear import linear
 
 RNG = np.random.default_rng(0)
 
@@ -106,7 +107,7 @@ def test_attention_drops_probabilities_and_differentiates_what_it_did() -> None:
 
     def plain(q: Any, k: Any, v: Any) -> Any:
         p = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(8))
-        return jnp.einsum("bhqk,bkhd->bqhd", p * ops.dropout(jnp.ones_like(p), key, 0.4), v)
+        return jnp.einsum("bhqk,bkhd->bqhd", p * ops.dropout(jnp.ones_like(p), key, 0.4, (2, 3)), v)
 
     assert_same_with_gradients(lambda q, k, v: ops.attention(q, k, v, None, key, 0.4), plain, (q, k, v), 2e-6)
     assert not np.allclose(plain(q, k, v), ops.attention(q, k, v, None, None, 0.0))
@@ -118,3 +119,31 @@ def test_bits_of_different_keys_are_no_shifts_of_each_other() -> None:
     )
     assert len(np.intersect1d(first, second)) < 10
     np.testing.assert_array_equal(ops.random_bits(jnp.array([7, 0], jnp.uint32), (64 * 64,)), first)
+
+
+@pytest.mark.parametrize(("shape", "lengths"), [((3, 7, 5), (1,)), ((2, 3, 7, 6), (2, 3)), ((1, 600, 2), (1,))])
+def test_bits_do_not_depend_on_how_far_a_length_is_padded(shape: tuple[int, ...], lengths: tuple[int, ...]) -> None:
+    key = jnp.array([7, 1], jnp.uint32)
+    narrow = np.asarray(ops.random_bits(key, shape, lengths))
+    wide = np.asarray(ops.random_bits(key, tuple(n + 40 * (i in lengths) for i, n in enumerate(shape)), lengths))
+    np.testing.assert_array_equal(wide[tuple(slice(n) for n in shape)], narrow)
+    assert len(np.unique(wide)) > 0.999 * wide.size
+
+
+def test_bits_of_a_large_batch_do_not_come_again() -> None:
+    """128 rows and 16 heads of attention over 512 tokens, a part of each."""
+    bits = np.asarray(ops.random_bits(jnp.array([7, 1], jnp.uint32), (128, 16, 3, 3), (2, 3)))
+    assert len(np.unique(bits)) == bits.size
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_frozen_product_of_many_runs_is_one_product(dtype: Any) -> None:
+    def gradient(x: Any, w: Any) -> Any:
+        return jax.grad(lambda x: jnp.square(linear(x, w).astype(jnp.float32)).sum())(x)
+
+    x, w = random(3, 2, 5, 24).astype(dtype), random(24, 40).astype(dtype)
+    frozen = jax.jit(jax.vmap(gradient, in_axes=(0, None))).lower(x, w).as_text()
+    assert "dot_general" in frozen
+    assert "batching_dims" not in frozen
+    trained = jax.jit(jax.vmap(gradient)).lower(x, jnp.stack([w] * 3)).as_text()
+    assert "batching_dims" in trained

@@ -11,7 +11,7 @@ import pytest
 from kpeft.glue.tasks import TASKS
 from kpeft.listing import TRAINABLE
 from kpeft.methods import METHODS
-from kpeft.run import make_config, make_parser
+from kpeft.run import make_configs, make_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,8 +69,8 @@ def test_commands_parse(command: str) -> None:
     if command in ("--list", "--help"):
         assert command in make_parser().format_help()
         return
-    config = make_config(make_parser().parse_args(shlex.split(command)))
-    assert config.task in command
+    configs = make_configs(make_parser().parse_args(shlex.split(command)))
+    assert all(config.task in command for config in configs)
 
 
 def test_there_is_one_command_to_run_and_one_to_test() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Any
@@ -24,7 +25,7 @@ from kpeft.backbones import loading  # noqa: E402
 from kpeft.config import TrainingConfig  # noqa: E402
 from kpeft.experiment import POLICIES  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
-from kpeft.training import FitState, StepCallback, train, trained_part  # noqa: E402
+from kpeft.training import FitState, StepCallback, loop, train, trained_part  # noqa: E402
 from kpeft.training.batches import TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
 
@@ -84,6 +85,7 @@ def main() -> None:
     rows = read_rows(options["rows"])
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
+        mock.patch.object(loop, "fast_dropout", contextlib.nullcontext).start()
     model = kpeft.load_classifier(
         options["preset"],
         2,

@@ -21,8 +21,10 @@ class FastLayer:
 class FastDropout(FastLayer, keras.layers.Dropout):
     """`keras.layers.Dropout` with the bits of `kpeft.ops.random_bits`: y = x·m / (1 - rate), m ~ Bernoulli(1 - rate).
 
-    Reproducible as Keras's own is: the layer's seed generator decides the mask. With a `noise_shape`, and on another
-    backend than JAX, it is Keras's own.
+    Reproducible as Keras's own is: the layer's seed generator decides the mask. What of a token is dropped does not
+    depend on how far its batch is padded: the second axis counts as a length, or, of attention's probabilities
+    (batch, heads, length, length), the last two do. With a `noise_shape`, and on another backend than JAX, it is
+    Keras's own.
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
@@ -30,7 +32,11 @@ class FastDropout(FastLayer, keras.layers.Dropout):
             return super().call(inputs, training=training)
         from kpeft.ops import dropout
 
-        return dropout(inputs, self.seed_generator.next(), self.rate)
+        shape = inputs.shape
+        # Attention that is not Keras's, DeBERTa's, has its dropout as a layer.
+        square = len(shape) == 4 and shape[2] == shape[3]
+        lengths = (2, 3) if square else (1,) if len(shape) > 2 else ()
+        return dropout(inputs, self.seed_generator.next(), self.rate, lengths)
 
 
 @keras.saving.register_keras_serializable("kpeft")

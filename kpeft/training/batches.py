@@ -85,14 +85,17 @@ class TrainBatches(keras.utils.PyDataset):
         return self.plan.micro_batches_before(self.plan.total_steps) - self.start
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        micro_batch = self.start + index
+        return self.padded(self.start + index, self.width(self.start + index))
+
+    def padded(self, micro_batch: int, width: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """A micro-batch, counted over all epochs, at its own width or a larger one."""
         size = self.plan.batch_size
         indices = self.indices(micro_batch)
         weights = np.zeros(size, np.float32)
         weights[: len(indices)] = 1.0 / self.plan.rows_of_step(self.plan.step_of(micro_batch))
         labels = np.zeros(size, self.rows.labels.dtype)
         labels[: len(indices)] = self.rows.labels[indices]
-        return padded_batch(self.rows, indices, self.width(micro_batch), size), labels, weights
+        return padded_batch(self.rows, indices, width, size), labels, weights
 
     def indices(self, micro_batch: int) -> np.ndarray:
         """Rows of a micro-batch, counted over all epochs."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
+from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
     Evaluation,
@@ -114,7 +115,7 @@ def train(
     plan = make_plan(config, len(train_rows))
     trained = trained_variables(model, variables)
     schedule = make_schedule(config, plan)
-    compile_model(model, task_loss, make_optimizer(config, plan, schedule))
+    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule)))
     model.optimizer.build(model.trainable_variables)
     seed_random_states(random_states, config.seed)
     state = FitState(model=model, plan=plan, timer=Timer())
@@ -173,7 +174,7 @@ def train(
     )
     try:
         if not done:
-            with interruption.watch():
+            with fast_dropout(model), interruption.watch():
                 # One Keras epoch holds the whole run: see TrainBatches.
                 model.fit(batches, shuffle=False, verbose=0, callbacks=StepEvents(state, batches, steps))
     finally:
@@ -213,26 +214,21 @@ def make_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     )
 
 
-def make_optimizer(config: TrainingConfig, plan: Plan, schedule: Schedule) -> OptaxOptimizer:
-    """The optimiser of a run.
+def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule) -> AdamW:
+    """What an update of a run does.
 
     Args:
         config: How to train.
         plan: The counts of the run.
         schedule: The learning rate of each step.
-
-    Returns:
-        An optimiser, not built yet.
     """
-    return OptaxOptimizer(
-        AdamW(
-            schedule=schedule,
-            weight_decay=config.weight_decay,
-            epsilon=config.adam_epsilon,
-            clip_norm=config.clip_norm,
-            gradient_accumulation=config.gradient_accumulation,
-            micro_batches_per_epoch=plan.micro_batches_per_epoch,
-        )
+    return AdamW(
+        schedule=schedule,
+        weight_decay=config.weight_decay,
+        epsilon=config.adam_epsilon,
+        clip_norm=config.clip_norm,
+        gradient_accumulation=config.gradient_accumulation,
+        micro_batches_per_epoch=plan.micro_batches_per_epoch,
     )
 
 

@@ -51,6 +51,12 @@ def test_share_scale_and_streams(rate: float) -> None:
     np.testing.assert_array_equal(layer(x), x)
 
 
+@pytest.mark.parametrize(("narrow", "wide"), [((4, 6, 5), (4, 9, 5)), ((4, 3, 6, 6), (4, 3, 9, 9))])
+def test_what_is_dropped_of_a_token_does_not_depend_on_padding(narrow: tuple[int, ...], wide: tuple[int, ...]) -> None:
+    first, second = (np.asarray(FastDropout(0.4, seed=3)(np.ones(n, "float32"), training=True)) for n in (narrow, wide))
+    np.testing.assert_array_equal(second[tuple(slice(n) for n in narrow)], first)
+
+
 def test_gradient_is_the_mask() -> None:
     layer = FastDropout(0.3, seed=1)
     state = [variable.value for variable in layer.non_trainable_variables]

@@ -50,6 +50,20 @@ class Evaluations:
     since_best: int = 0
     best_weights: dict[str, np.ndarray] | None = None
 
+    def take(self, evaluation: Evaluation, score: Score, weights: Callable[[], dict[str, np.ndarray]]) -> None:
+        """Takes a new evaluation in.
+
+        Args:
+            evaluation: The latest.
+            score: What decides the best; higher is better.
+            weights: Copies the trained variables, by path; called if it is the best.
+        """
+        self.last = evaluation
+        if self.best is None or score(evaluation.metrics) > score(self.best.metrics):
+            self.best, self.since_best, self.best_weights = evaluation, 0, weights()
+        else:
+            self.since_best += 1
+
 
 @final
 class Evaluator(StepCallback):
@@ -99,21 +113,11 @@ class Evaluator(StepCallback):
             raise FloatingPointError(f"The evaluation after step {state.step} failed: {error}") from error
         evaluation = Evaluation(step=state.step, epoch=state.epoch, metrics=metrics)
         self._history.write({"step": state.step, "epoch": state.epoch, "metrics": metrics}, flush=True)
-        self._take(evaluation)
+        self.record.take(evaluation, self._score, lambda: snapshot(self._trained))
         state.latest["score"] = self._score(metrics)
         state.timer.switch(lap)
         if self._patience is not None and self.record.since_best >= self._patience:
             state.stop = True
-
-    def _take(self, evaluation: Evaluation) -> None:
-        record = self.record
-        record.last = evaluation
-        if record.best is None or self._score(evaluation.metrics) > self._score(record.best.metrics):
-            record.best = evaluation
-            record.since_best = 0
-            record.best_weights = snapshot(self._trained)
-        else:
-            record.since_best += 1
 
 
 def snapshot(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from kpeft.training.callbacks.base import FitState, StepCallback
 from kpeft.training.callbacks.history import History
+from kpeft.training.plan import Plan
 from kpeft.training.schedules import Schedule
 
 # A loss that is not ready after so many steps is waited for, so that a NaN is seen soon.
@@ -62,9 +63,21 @@ class LossLog(StepCallback):
     def _take(self, state: FitState) -> None:
         step, losses = self._pending.popleft()
         loss = math.fsum(float(part) for part in losses) if len(losses) > 1 else float(losses[0])
-        if not math.isfinite(loss):
+        try:
+            write_loss(self._history, self._schedule, state.plan, step, loss)
+        except NonFiniteLossError:
             self._pending.clear()
-            raise NonFiniteLossError(step, loss)
-        epoch = step / state.plan.steps_per_epoch
-        self._history.write({"step": step, "epoch": epoch, "loss": loss, "learning_rate": self._schedule.at(step - 1)})
+            raise
         state.latest["loss"] = loss
+
+
+def write_loss(history: History, schedule: Schedule, plan: Plan, step: int, loss: float) -> None:
+    """Writes a step's line.
+
+    Raises:
+        NonFiniteLossError: The loss is NaN or infinite; nothing is written then.
+    """
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(step, loss)
+    epoch = step / plan.steps_per_epoch
+    history.write({"step": step, "epoch": epoch, "loss": loss, "learning_rate": schedule.at(step - 1)})
