@@ -77,19 +77,23 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     write_runs(folder, [ended[run] for run in range(len(configs))])
     open_runs = sum(each.result is None and each.error is None for each in ended.values())
     if open_runs:
-        raise InterruptedRun(f"interrupted; {open_runs} of {len(configs)} runs had not ended: begin anew, --overwrite.")
+        raise InterruptedRun(
+            f"interrupted; {open_runs} of {len(configs)} runs had not ended: start those again. The others are kept."
+        )
     return [ended[run] for run in range(len(configs))]
 
 
 def _end(shared: SharedModel, config: RunConfig, outcome: TrainingResult | Exception) -> Ended:
     if isinstance(outcome, Exception):
         return Ended(config, None, str(outcome))
-    return Ended(config, None if outcome.interrupted else shared.write(config, outcome), None)
+    try:
+        return Ended(config, None if outcome.interrupted else shared.write(config, outcome), None)
+    except OSError as error:  # the other runs' results are still to be written
+        return Ended(config, None, f"writing it failed: {error}")
 
 
 def write_runs(folder: str | Path, ended: Sequence[Ended]) -> None:
     """Writes runs.json: a line for each run, with what its own result.json says of it."""
-    ranks = {rank_of(each.config.method) for each in ended}
     runs = []
     for each in ended:
         config, result = each.config, each.result
@@ -97,9 +101,8 @@ def write_runs(folder: str | Path, ended: Sequence[Ended]) -> None:
             "folder": os.path.relpath(config.output_dir, folder),
             "seed": config.training.seed,
             "learning_rate": config.training.learning_rate,
+            "rank": rank_of(config.method),
         }
-        if len(ranks) > 1:
-            run["rank"] = rank_of(config.method)
         run["status"] = "finished" if result else "failed" if each.error else "interrupted"
         run["error"] = each.error
         for name in ("best", "last"):

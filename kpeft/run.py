@@ -9,12 +9,9 @@ import argparse
 import dataclasses
 import difflib
 import json
-import logging
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    with _sigterm_as_sigint(), _notes_on_stdout():
+    with runtime.sigterm_as_sigint(), runtime.notes_on_stdout():
         try:
             options = _parse(arguments)
             if options.list:
@@ -101,30 +98,6 @@ def _is_ours(error: ValueError) -> bool:
 def _say(message: str, status: int) -> int:
     sys.stderr.write(f"kpeft: {' '.join(message.split())}\n")
     return status
-
-
-@contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _notes_on_stdout() -> Iterator[None]:
-    """Standard error is for the one line that says what went wrong, and for progress."""
-    handler = logging.StreamHandler(sys.stdout)
-    logging.getLogger("kpeft").addHandler(handler)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds warns of what it then does
-    try:
-        yield
-    finally:
-        logging.getLogger("kpeft").removeHandler(handler)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

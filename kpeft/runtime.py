@@ -1,4 +1,4 @@
-"""What a process settles before it imports Keras and JAX: the backend, memory, where compiled code is kept.
+"""What a process settles before it imports Keras and JAX: backend, memory, compiled code, signals, notes.
 
 `kpeft.run` does this for itself; scripts that import kpeft may call `prepare()` first. Nothing here imports either.
 """
@@ -8,9 +8,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import logging
 import os
 import platform
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 # mallopt's options, from glibc's malloc.h: nothing gets a mapping of its own; nothing at the heap's end is given back;
 # and all threads share one heap, since only the first can grow to any size.
@@ -68,3 +74,29 @@ def keep_memory() -> None:
     libc = ctypes.CDLL(None)
     for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
         libc.mallopt(option, value)
+
+
+@contextmanager
+def sigterm_as_sigint() -> Iterator[None]:
+    """Within the context SIGTERM interrupts as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def notes_on_stdout() -> Iterator[None]:
+    """Standard error is for the one line that says what went wrong, and for progress."""
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger("kpeft").addHandler(handler)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds warns of what it then does
+    try:
+        yield
+    finally:
+        logging.getLogger("kpeft").removeHandler(handler)

@@ -141,7 +141,9 @@ def test_interrupted_when_one_has_run_out_of_patience(
     options = ("--eval-steps", "1", "--patience", "1", "--overwrite", "--seed", "0,1", "--output-dir", tmp_path)
     outcome = kpeft_run(*options)
     assert outcome.status == 130
-    assert outcome.err.endswith("kpeft: interrupted; 1 of 2 runs had not ended: begin anew, --overwrite.\n")
+    assert outcome.err.endswith(
+        "kpeft: interrupted; 1 of 2 runs had not ended: start those again. The others are kept.\n"
+    )
     ended, interrupted = json.loads((tmp_path / "runs.json").read_text())["runs"]
     assert (ended["status"], ended["best"]["step"], ended["last"]["step"]) == ("finished", 1, 2)
     assert [line["step"] for line in history(tmp_path / "seed=0")] == [1, 1, 2, 2]

@@ -33,7 +33,7 @@ def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
 
 
 def _matmul(x: Any, matrix: Any) -> Any:
-    if x.dtype == "float64":  # ours sums in float32
+    if x.dtype not in ("float32", "bfloat16", "float16"):  # ours rounds to the dtype of x and sums in float32
         return ops.matmul(x, matrix)
     from kpeft.ops import matmul
 

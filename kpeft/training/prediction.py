@@ -64,6 +64,7 @@ def predict_logits(
         float32 logits, shape (rows, C), in row order.
     """
     batches = EvalBatches(rows, batch_size, widths)
+    batches[0]  # frozen layers may have to compute rows first; while Keras predicts, their variables hold no values
     sorted_logits = model.predict(batches, verbose=0, callbacks=_NoCallbacks())[: len(rows)]
     logits = np.empty(sorted_logits.shape, np.float32)
     logits[batches.order] = sorted_logits

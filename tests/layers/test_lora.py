@@ -186,3 +186,12 @@ def test_number_of_units_makes_a_dense() -> None:
 def test_errors_say_what_was_received(make: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_whole_numbers_do_not_round_the_kernel() -> None:
+    base = keras.layers.Dense(4)
+    layer = LoRADense(base, rank=2)
+    x = np.arange(32, dtype="int32").reshape(2, 16)
+    layer.build(x.shape)
+    expected = x @ np.asarray(base.kernel, np.float64) + np.asarray(base.bias)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)

@@ -233,3 +233,11 @@ def test_a_resumed_run_and_its_adapter_end_as_an_uninterrupted_one(tmp_path: Pat
     fresh = tiny_classifier("roberta", dropout=0.2)
     kpeft.load_adapter(fresh, tmp_path / "one")
     np.testing.assert_array_equal(predict_logits(fresh, ROWS, 8), predict_logits(whole.model, ROWS, 8))
+
+
+def test_a_table_that_both_parts_share_is_there_when_validation_rows_are_computed() -> None:
+    """DeBERTa's relative positions: while Keras predicts with the upper part, its variables hold no values."""
+    adaptation = kpeft.adapt(tiny_classifier("deberta_v3"), kpeft.LoRA(rank=2, layers=(1,)))
+    model, _, validation = trained_part(adaptation.model, ROWS, {"": VALIDATION}, CONFIG)
+    expected = predict_logits(adaptation.model, VALIDATION, 8)
+    np.testing.assert_allclose(predict_logits(model, validation[""], 8), expected, rtol=1e-4, atol=1e-5)
