@@ -117,7 +117,8 @@ def points_table(result: dict[str, Any], precision: str, axis: str) -> str:
             if figures is None:
                 continue
             gflops, seconds = figures["flops_per_step"] / 1e9, figures["seconds_per_step"]
-            cells = f"{seconds:.3f}", f"{figures['tokens_per_second']:.0f}", f"{gflops:.1f}", f"{gflops / seconds:.0f}"
+            tokens = point.batch * point.length / seconds
+            cells = f"{seconds:.3f}", f"{tokens:.0f}", f"{gflops:.1f}", f"{gflops / seconds:.0f}"
             lines.append([str(getattr(point, axis)), NAMES[method], *cells, f"{figures['peak_gib']:.2f}"])
     return _markdown(lines)
 

@@ -107,6 +107,8 @@ def measure(point: Point, methods: list[str]) -> dict[str, dict[str, Any]]:
         )
     tokens = point.batch * point.length
     for method, found in figures.items():
+        if "failed" not in found:  # whatever else a machine does only ever adds time
+            found["seconds_per_step"] = point.batch / max(found["turns"])
         found["flops_per_step"] = tokens * flops_per_token(encoder, method, point.length, point.rank)
     return figures
 
