@@ -24,7 +24,7 @@ from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
-from kpeft.results import FILE, RUNS, RunResult, Score
+from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
@@ -128,14 +128,21 @@ def check_output(folder: Path, config: RunConfig) -> None:
             f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder, --resume an "
             "interrupted run, or replace it with --overwrite."
         )
+    if config.overwrite:
+        listed_folders(folder)  # what cannot be cleared is known before anything is computed
 
 
 def clear_output(folder: Path) -> None:
-    """Removes an older run's files, and nothing else."""
-    for name in (FILE, RUNS, HISTORY, PREDICTIONS):
-        (folder / name).unlink(missing_ok=True)
-    for name in (ADAPTER, CHECKPOINTS):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Removes an older run's files, and those of the runs that runs.json lists with their folders; nothing else."""
+    listed = listed_folders(folder)
+    for each in (*listed, folder):
+        for name in (FILE, RUNS, HISTORY, PREDICTIONS):
+            (each / name).unlink(missing_ok=True)
+        for name in (ADAPTER, CHECKPOINTS):
+            shutil.rmtree(each / name, ignore_errors=True)
+    for each in listed:
+        if not any(each.iterdir()):
+            each.rmdir()
 
 
 def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig) -> Data:

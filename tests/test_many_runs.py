@@ -118,11 +118,15 @@ def test_a_run_that_fails_leaves_the_others_alone(
     # A folder with runs stays unless overwritten, and so does one with a single run.
     before = contents(tmp_path)
     assert_refused(kpeft_run(*arguments), "already holds a run (runs.json)", "--overwrite")
+    (tmp_path / "runs.json").write_text("{")
+    assert_refused(kpeft_run(*arguments, "--overwrite"), f"{tmp_path}/runs.json is no list of runs")
     (tmp_path / "runs.json").unlink()
     assert_refused(kpeft_run(*arguments), f"{tmp_path}/learning_rate=1e+38 already holds a run (history.jsonl)")
     (tmp_path / "runs.json").write_bytes(before["runs.json"])
     assert_refused(kpeft_run(*arguments, "--overwrite", "--rank", "17"), "rank must be at most 16")
     assert contents(tmp_path) == before
+    assert kpeft_run(*arguments, "--overwrite", "--learning-rate", "1e-3", "--max-steps", "1").status == 0
+    assert not list(tmp_path.glob("learning_rate*"))  # also where a single run takes the place of several
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -110,7 +110,9 @@ def test_what_does_not_fit_is_computed_anew_to_the_same_result(
     with caplog.at_level(logging.WARNING, "kpeft"):
         run_above(anew)
     assert_close(trained(anew), trained(kept))
-    assert [record.message.count("more than a quarter of the memory available here") for record in caplog.records] == [1]
+    assert [record.message.count("more than a quarter of the memory available here") for record in caplog.records] == [
+        1
+    ]
     monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=4 * needed))
     assert isinstance(trained_part(kept.model, ROWS, {"": VALIDATION}, CONFIG)[1], FrozenRows)
 
