@@ -107,8 +107,13 @@ def check_backend() -> None:
         raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
 
 
-def check_output(folder: Path, config: RunConfig) -> None:
+def check_output(folder: Path, config: RunConfig, *, single: bool = True) -> None:
     """Checks that a run may write into its output folder.
+
+    Args:
+        folder: The folder.
+        config: The run.
+        single: Whether it is trained alone, and so could be resumed.
 
     Raises:
         ValueError: If it cannot be written to, holds a run that is to stay, or nothing to go on from.
@@ -124,9 +129,10 @@ def check_output(folder: Path, config: RunConfig) -> None:
     if config.resume and not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"--output-dir {folder} holds no checkpoint; there is nothing to resume.")
     if held and not (config.overwrite or config.resume):
+        resume = ", --resume an interrupted run," if single else ""
         raise ValueError(
-            f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder, --resume an "
-            "interrupted run, or replace it with --overwrite."
+            f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder{resume} or replace "
+            "it with --overwrite."
         )
     if config.overwrite:
         listed_folders(folder)  # what cannot be cleared is known before anything is computed

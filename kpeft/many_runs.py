@@ -17,6 +17,7 @@ from kpeft.results import RUNS, SCHEMA, RunResult
 from kpeft.shared_model import SharedModel
 from kpeft.sites import random_states
 from kpeft.training import TrainingResult
+from kpeft.training.callbacks import Interruption
 from kpeft.training.many import train_many
 from kpeft.training.record import Start
 
@@ -54,7 +55,7 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     check_at_once(configs)
     task, folders = get_task(configs[0].task), [Path(folder), *(Path(config.output_dir) for config in configs)]
     for each in folders:
-        check_output(each, configs[0])
+        check_output(each, configs[0], single=False)
     shared = SharedModel(task, configs)
     if configs[0].overwrite:
         for each in folders:
@@ -73,13 +74,17 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     )
     # By rank, so that the model changes its rank as seldom as can be.
     order = sorted(range(len(configs)), key=lambda run: -(rank_of(configs[run].method) or 0))
-    ended = {run: _end(shared, configs[run], outcomes[run]) for run in order}
-    write_runs(folder, [ended[run] for run in range(len(configs))])
+    writing = Interruption("when all results are written")  # no checkpoint holds them
+    with writing.watch():
+        ended = {run: _end(shared, configs[run], outcomes[run]) for run in order}
+        write_runs(folder, [ended[run] for run in range(len(configs))])
     open_runs = sum(each.result is None and each.error is None for each in ended.values())
     if open_runs:
         raise InterruptedRun(
             f"interrupted; {open_runs} of {len(configs)} runs had not ended: start those again. The others are kept."
         )
+    if writing.requested:
+        raise InterruptedRun(f"interrupted after training; {RUNS} says how each of the {len(configs)} runs ended.")
     return [ended[run] for run in range(len(configs))]
 
 

@@ -14,11 +14,13 @@ import pytest
 from command_line import Run, assert_refused, basic_arguments, contents, history, result, run_in_process
 from safetensors.numpy import load_file
 
-from kpeft import many_runs
+from kpeft import experiment, many_runs
 from kpeft.at_once import check_at_once
 from kpeft.config import RunConfig
 from kpeft.methods import BitFit, LoRA
+from kpeft.results import RunResult
 from kpeft.run import make_configs, make_parser
+from kpeft.shared_model import SharedModel
 from kpeft.training import FitState, batches
 from kpeft.training.callbacks import Progress
 
@@ -117,7 +119,9 @@ def test_a_run_that_fails_leaves_the_others_alone(
     assert [line["step"] for line in history(tmp_path / finished["folder"])] == [1, 2, 3, 4, 4]
     # A folder with runs stays unless overwritten, and so does one with a single run.
     before = contents(tmp_path)
-    assert_refused(kpeft_run(*arguments), "already holds a run (runs.json)", "--overwrite")
+    refused = kpeft_run(*arguments)
+    assert_refused(refused, "already holds a run (runs.json): choose another folder or replace it with --overwrite")
+    assert "--resume" not in refused.err
     (tmp_path / "runs.json").write_text("{")
     assert_refused(kpeft_run(*arguments, "--overwrite"), f"{tmp_path}/runs.json is no list of runs")
     (tmp_path / "runs.json").unlink()
@@ -156,6 +160,42 @@ def test_interrupted_when_one_has_run_out_of_patience(
     assert (interrupted["status"], interrupted["last"], interrupted["error"]) == ("interrupted", None, None)
     assert set(contents(tmp_path / "seed=1")) == {"history.jsonl"}
     assert [line["step"] for line in history(tmp_path / "seed=1")] == [1, 1, 2, 2, 3, 3]
+
+
+def test_interrupted_while_results_are_written(kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint holds what is being written, so it is written to the end."""
+    write = SharedModel.write
+
+    def interrupted(*arguments: Any) -> RunResult:
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(SharedModel, "write", write)
+        return write(*arguments)
+
+    monkeypatch.setattr(Progress, "on_step_end", lambda *_: None)
+    monkeypatch.setattr(SharedModel, "write", interrupted)
+    outcome = kpeft_run("--max-steps", "1", "--seed", "0,1", "--output-dir", tmp_path)
+    lines = outcome.err.strip().splitlines()
+    assert (outcome.status, lines[-1]) == (
+        130,
+        "kpeft: interrupted after training; runs.json says how each of the 2 runs ended.",
+    )
+    assert "SIGINT: ending when all results are written; once more ends at once." in lines
+    for run in json.loads((tmp_path / "runs.json").read_text())["runs"]:
+        assert (run["status"], run["last"]) == ("finished", result(tmp_path / run["folder"])["last"])
+
+
+@pytest.mark.parametrize(("seeds", "named"), [("0", "--resume goes on from a saved step, if any."), ("0,1", None)])
+def test_interrupted_outside_of_training(
+    kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: str, named: str | None
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "check_backend", interrupt)
+    monkeypatch.setattr(many_runs, "check_backend", interrupt)
+    outcome = kpeft_run("--seed", seeds, "--output-dir", tmp_path / "run")
+    said = " ".join(filter(None, ["kpeft: interrupted before or after training.", named]))
+    assert (outcome.status, outcome.err) == (130, f"{said}\n")
 
 
 @pytest.mark.parametrize(
