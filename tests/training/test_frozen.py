@@ -265,6 +265,16 @@ def test_a_resumed_run_and_its_adapter_end_as_an_uninterrupted_one(tmp_path: Pat
     np.testing.assert_array_equal(predict_logits(fresh, ROWS, 8), predict_logits(whole.model, ROWS, 8))
 
 
+def test_kept_features_and_computed_ones_do_not_go_on_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They agree up to rounding only."""
+    run_above(adapted(HEAD), output_dir=tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=0))
+    with pytest.raises(ValueError, match=r"frozen_outputs_kept was True\. Received: frozen_outputs_kept=False"):
+        run_above(adapted(HEAD), output_dir=tmp_path, resume=True)
+
+
 def test_a_table_that_both_parts_share_is_there_when_validation_rows_are_computed() -> None:
     """DeBERTa's relative positions: while Keras predicts with the upper part, its variables hold no values."""
     adaptation = kpeft.adapt(tiny_classifier("deberta_v3"), kpeft.LoRA(rank=2, layers=(1,)))
