@@ -15,8 +15,8 @@ from command_line import Run, assert_refused, basic_arguments, contents, history
 from safetensors.numpy import load_file
 
 from kpeft import experiment, many_runs
-from kpeft.at_once import check_at_once
-from kpeft.config import RunConfig
+from kpeft.at_once import check_at_once, combine
+from kpeft.config import RunConfig, TrainingConfig
 from kpeft.methods import BitFit, LoRA
 from kpeft.results import RunResult
 from kpeft.run import make_configs, make_parser
@@ -79,7 +79,7 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
     for run in runs["runs"]:
         single = result(tmp_path / "all" / run["folder"])
         training, method = single["config"]["training"], single["config"]["method"]
-        assert run["folder"] == f"seed={run['seed']},learning_rate={run['learning_rate']:g},rank={run['rank']}"
+        assert run["folder"] == f"seed={run['seed']},learning_rate={run['learning_rate']},rank={run['rank']}"
         assert (run["seed"], run["learning_rate"]) == (training["seed"], training["learning_rate"])
         assert run["rank"] == method["rank"]
         assert (run["status"], run["error"]) == ("finished", None)
@@ -207,7 +207,7 @@ def test_interrupted_outside_of_training(
         ("--learning-rate 1e-3,1e-4 --adapter x", "--adapter does not go with several runs at once"),
         ("--adapter x --rank 2,4", "--rank does not go with --adapter"),
         ("--seed 0,0", "several runs would write to"),
-        ("--learning-rate 0.001,1e-3", "learning_rate=0.001: give each value once"),
+        ("--learning-rate 0.001,1e-3", "learning_rate=0.001: give each value, or folder, once"),
         ("--seed 0,x", "argument --seed: invalid int value: '0,x'"),
         ("--learning-rate 1e-3,", "argument --learning-rate: invalid float value: '1e-3,'"),
         ("--learning-rate 1e-3,-1", "learning-rate must be above 0. Received: -1.0"),
@@ -226,6 +226,18 @@ def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
     for other in (replace(one, method=LoRA(alpha=1)), replace(one, task="rte"), replace(one, method=BitFit())):
         with pytest.raises(ValueError, match="may differ in seed, learning rate, rank and output folder only"):
             check_at_once([one, replace(other, output_dir=str(tmp_path / "other"))])
+
+
+def test_no_two_runs_share_a_folder(tmp_path: Path) -> None:
+    """Rates that differ beyond six digits have folders of their own; another spelling of a folder is that folder."""
+    one = RunConfig(task="mrpc", method=LoRA(), output_dir=str(tmp_path / "one"))
+    rates = [0.001, 0.0010000001, 1e-5, 3e-4, 1e38]
+    assert [Path(run.output_dir).name for run in combine(one, {"learning_rate": rates}, tmp_path)] == [
+        f"learning_rate={text}" for text in ("0.001", "0.0010000001", "1e-05", "0.0003", "1e+38")
+    ]
+    other = replace(one, training=TrainingConfig(seed=1), output_dir=f"{tmp_path}/./one")
+    with pytest.raises(ValueError, match=r"several runs would write to .*one, .*one: give each value, or folder, once"):
+        check_at_once([one, other])
 
 
 def test_without_a_folder_the_runs_share_one_that_names_no_seed() -> None:
