@@ -16,7 +16,7 @@ from kpeft.glue.tasks import get_task
 from kpeft.results import RUNS, SCHEMA, RunResult
 from kpeft.shared_model import SharedModel
 from kpeft.sites import random_states
-from kpeft.training import TrainingResult
+from kpeft.training import NonFiniteLossError, TrainingResult
 from kpeft.training.callbacks import Interruption
 from kpeft.training.many import train_many
 from kpeft.training.record import Start
@@ -50,6 +50,7 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     Raises:
         ValueError: As `run_experiment`, or if the runs do not go together; nothing is written then.
         InterruptedRun: At SIGINT or SIGTERM; the runs that had ended are written.
+        Exception: What else ended the training; the runs that had ended before are written.
     """
     check_backend()
     check_at_once(configs)
@@ -78,6 +79,9 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     with writing.watch():
         ended = {run: _end(shared, configs[run], outcomes[run]) for run in order}
         write_runs(folder, [ended[run] for run in range(len(configs))])
+    for outcome in outcomes:  # a loss that is not finite is the run's own failure, all else is the training's
+        if isinstance(outcome, Exception) and not isinstance(outcome, NonFiniteLossError | FloatingPointError):
+            raise outcome
     open_runs = sum(each.result is None and each.error is None for each in ended.values())
     if open_runs:
         raise InterruptedRun(
@@ -90,7 +94,7 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
 
 def _end(shared: SharedModel, config: RunConfig, outcome: TrainingResult | Exception) -> Ended:
     if isinstance(outcome, Exception):
-        return Ended(config, None, str(outcome))
+        return Ended(config, None, str(outcome) or type(outcome).__name__)
     try:
         return Ended(config, None if outcome.interrupted else shared.write(config, outcome), None)
     except OSError as error:  # the other runs' results are still to be written

@@ -162,6 +162,28 @@ def test_interrupted_when_one_has_run_out_of_patience(
     assert [line["step"] for line in history(tmp_path / "seed=1")] == [1, 1, 2, 2, 3, 3]
 
 
+def test_an_error_that_ends_the_training_leaves_the_runs_that_had_ended(
+    kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.1, 0.5, 0.6])
+
+    def fail(_: Progress, state: FitState) -> None:
+        if state.step == 2:
+            raise MemoryError
+
+    monkeypatch.setattr(many_runs, "metrics_of", lambda *_: {"accuracy": next(scores), "f1": 0.0})
+    monkeypatch.setattr(Progress, "on_step_end", fail)
+    with pytest.raises(MemoryError):
+        kpeft_run("--eval-steps", "1", "--patience", "1", "--seed", "0,1", "--output-dir", tmp_path)
+    ended, failed = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    assert (ended["status"], ended["best"]["step"], ended["last"]["step"]) == ("finished", 1, 2)
+    assert result(tmp_path / "seed=0")["last"] == ended["last"]
+    assert (tmp_path / "seed=0" / "adapter" / "adapter_model.safetensors").exists()
+    assert (failed["status"], failed["error"], failed["last"]) == ("failed", "MemoryError", None)
+    assert set(contents(tmp_path / "seed=1")) == {"history.jsonl"}
+    assert [line["step"] for line in history(tmp_path / "seed=1")] == [1, 1, 2, 2]
+
+
 def test_interrupted_while_results_are_written(kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No checkpoint holds what is being written, so it is written to the end."""
     write = SharedModel.write
