@@ -201,6 +201,7 @@ def test_interrupted_while_results_are_written(kpeft_run: Run, tmp_path: Path, m
         130,
         "kpeft: interrupted after training; runs.json says how each of the 2 runs ended.",
     )
+    assert outcome.out.count("new, not from the preset") == 1
     assert "SIGINT: ending when all results are written; once more ends at once." in lines
     for run in json.loads((tmp_path / "runs.json").read_text())["runs"]:
         assert (run["status"], run["last"]) == ("finished", result(tmp_path / run["folder"])["last"])
