@@ -26,9 +26,7 @@ def combine(config: RunConfig, several: Mapping[str, Sequence[Any]], folder: str
     configs = []
     for values in itertools.product(*several.values()):
         own = dict(zip(several, values, strict=True))
-        name = ",".join(
-            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in own.items()
-        )
+        name = ",".join(f"{name}={value}" for name, value in own.items())  # the shortest text that is that number
         method = config.method
         if "rank" in own:
             assert isinstance(method, LoRA)
@@ -57,10 +55,10 @@ def check_at_once(configs: Sequence[RunConfig]) -> None:
             raise ValueError(f"{option} does not go with several runs at once: start them singly.")
     if any(_common(config) != _common(first) for config in configs):
         raise ValueError("runs at once may differ in seed, learning rate, rank and output folder only.")
-    folders = [config.output_dir for config in configs]
-    twice = sorted({folder for folder in folders if folders.count(folder) > 1})
+    folders = [Path(config.output_dir).resolve() for config in configs]
+    twice = sorted({config.output_dir for config, own in zip(configs, folders, strict=True) if folders.count(own) > 1})
     if twice:
-        raise ValueError(f"several runs would write to {', '.join(twice)}: give each value once.")
+        raise ValueError(f"several runs would write to {', '.join(twice)}: give each value, or folder, once.")
 
 
 def _common(config: RunConfig) -> RunConfig:

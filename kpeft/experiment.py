@@ -24,7 +24,7 @@ from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
-from kpeft.results import FILE, RUNS, RunResult, Score
+from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
@@ -107,8 +107,13 @@ def check_backend() -> None:
         raise ValueError(f"kpeft runs on JAX, but Keras was started with KERAS_BACKEND={keras.backend.backend()}.")
 
 
-def check_output(folder: Path, config: RunConfig) -> None:
+def check_output(folder: Path, config: RunConfig, *, single: bool = True) -> None:
     """Checks that a run may write into its output folder.
+
+    Args:
+        folder: The folder.
+        config: The run.
+        single: Whether it is trained alone, and so could be resumed.
 
     Raises:
         ValueError: If it cannot be written to, holds a run that is to stay, or nothing to go on from.
@@ -124,18 +129,26 @@ def check_output(folder: Path, config: RunConfig) -> None:
     if config.resume and not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"--output-dir {folder} holds no checkpoint; there is nothing to resume.")
     if held and not (config.overwrite or config.resume):
+        resume = ", --resume an interrupted run," if single else ""
         raise ValueError(
-            f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder, --resume an "
-            "interrupted run, or replace it with --overwrite."
+            f"--output-dir {folder} already holds a run ({', '.join(held)}): choose another folder{resume} or replace "
+            "it with --overwrite."
         )
+    if config.overwrite:
+        listed_folders(folder)  # what cannot be cleared is known before anything is computed
 
 
 def clear_output(folder: Path) -> None:
-    """Removes an older run's files, and nothing else."""
-    for name in (FILE, RUNS, HISTORY, PREDICTIONS):
-        (folder / name).unlink(missing_ok=True)
-    for name in (ADAPTER, CHECKPOINTS):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Removes an older run's files, and those of the runs that runs.json lists with their folders; nothing else."""
+    listed = listed_folders(folder)
+    for each in (*listed, folder):
+        for name in (FILE, RUNS, HISTORY, PREDICTIONS):
+            (each / name).unlink(missing_ok=True)
+        for name in (ADAPTER, CHECKPOINTS):
+            shutil.rmtree(each / name, ignore_errors=True)
+    for each in listed:
+        if not any(each.iterdir()):
+            each.rmdir()
 
 
 def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig) -> Data:

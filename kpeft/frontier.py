@@ -5,7 +5,8 @@ Beside sites.py the only file that relies on private parts of Keras: it follows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ def split(model: Any) -> Split | None:
 
     Args:
         model: A Functional model with a dictionary of inputs and one output, such as a classifier of
-            `kpeft.load_classifier`, as it is trainable now. Its layers and variables are shared, and left as they are.
+            `kpeft.load_classifier`, as it is trainable now. Its layers and variables are shared, and left as they are;
+            a layer that is put in another's place later is not in the parts.
 
     Returns:
         The split; `None` where there is nothing to cut, or where what crosses the frontier cannot be kept row by row:
@@ -50,6 +52,11 @@ def split(model: Any) -> Split | None:
     """
     if not _is_graph(model) or not isinstance(model.input, dict) or not model.trainable_variables:
         return None
+    with _nodes_restored(model):
+        return _split(model)
+
+
+def _split(model: Any) -> Split | None:
     trace = _Trace(model)
     features, raw = trace.features, trace.raw
     if not trace.has_block or not features:
@@ -62,6 +69,28 @@ def split(model: Any) -> Split | None:
     inputs = _inputs_like(trace.inputs)
     crossing = {**_Inference(lower, name="inference")(inputs), **{name: inputs[name] for name in raw}}
     return Split(lower=lower, upper=upper, joined=keras.Model(inputs, upper(crossing), name=model.name))
+
+
+@contextmanager
+def _nodes_restored(graph: Any) -> Iterator[None]:
+    """Forgets the calls made within the context, which Keras notes with each layer, inside nested models as well.
+
+    The models made of them are complete by then; `summary()` and saving of the model itself would come upon them.
+    """
+    lists = [nodes for each in _operations(graph) for nodes in (each._inbound_nodes, each._outbound_nodes)]
+    lengths = [len(nodes) for nodes in lists]
+    try:
+        yield
+    finally:
+        for nodes, length in zip(lists, lengths, strict=True):
+            del nodes[length:]  # calls only add to them
+
+
+def _operations(graph: Any) -> Iterator[Any]:
+    for operation in graph.operations:
+        yield operation
+        if _is_graph(operation):
+            yield from _operations(operation)
 
 
 class _Inference(keras.layers.Layer):

@@ -16,7 +16,8 @@ from kpeft.glue.tasks import get_task
 from kpeft.results import RUNS, SCHEMA, RunResult
 from kpeft.shared_model import SharedModel
 from kpeft.sites import random_states
-from kpeft.training import TrainingResult
+from kpeft.training import NonFiniteLossError, TrainingResult
+from kpeft.training.callbacks import Interruption
 from kpeft.training.many import train_many
 from kpeft.training.record import Start
 
@@ -49,12 +50,13 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     Raises:
         ValueError: As `run_experiment`, or if the runs do not go together; nothing is written then.
         InterruptedRun: At SIGINT or SIGTERM; the runs that had ended are written.
+        Exception: What else ended the training; the runs that had ended before are written.
     """
     check_backend()
     check_at_once(configs)
     task, folders = get_task(configs[0].task), [Path(folder), *(Path(config.output_dir) for config in configs)]
     for each in folders:
-        check_output(each, configs[0])
+        check_output(each, configs[0], single=False)
     shared = SharedModel(task, configs)
     if configs[0].overwrite:
         for each in folders:
@@ -73,19 +75,26 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
     )
     # By rank, so that the model changes its rank as seldom as can be.
     order = sorted(range(len(configs)), key=lambda run: -(rank_of(configs[run].method) or 0))
-    ended = {run: _end(shared, configs[run], outcomes[run]) for run in order}
-    write_runs(folder, [ended[run] for run in range(len(configs))])
+    writing = Interruption("when all results are written")  # no checkpoint holds them
+    with writing.watch():
+        ended = {run: _end(shared, configs[run], outcomes[run]) for run in order}
+        write_runs(folder, [ended[run] for run in range(len(configs))])
+    for outcome in outcomes:  # a loss that is not finite is the run's own failure, all else is the training's
+        if isinstance(outcome, Exception) and not isinstance(outcome, NonFiniteLossError | FloatingPointError):
+            raise outcome
     open_runs = sum(each.result is None and each.error is None for each in ended.values())
     if open_runs:
         raise InterruptedRun(
             f"interrupted; {open_runs} of {len(configs)} runs had not ended: start those again. The others are kept."
         )
+    if writing.requested:
+        raise InterruptedRun(f"interrupted after training; {RUNS} says how each of the {len(configs)} runs ended.")
     return [ended[run] for run in range(len(configs))]
 
 
 def _end(shared: SharedModel, config: RunConfig, outcome: TrainingResult | Exception) -> Ended:
     if isinstance(outcome, Exception):
-        return Ended(config, None, str(outcome))
+        return Ended(config, None, str(outcome) or type(outcome).__name__)
     try:
         return Ended(config, None if outcome.interrupted else shared.write(config, outcome), None)
     except OSError as error:  # the other runs' results are still to be written

@@ -14,6 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+NUMERICS = 1
+"""Version of the arithmetic. It rises when the same run would come to other numbers by more than rounding, as with
+other dropout bits or frozen layers treated otherwise: no run goes on from a checkpoint of another version."""
+
 _BATCH_AND_HEAD = ((0, 1), (0, 1))
 _LENGTHS = (2, 3)  # of attention's probabilities: (batch, heads, length, key length)
 _LEAST_LENGTH = 512

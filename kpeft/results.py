@@ -90,6 +90,27 @@ def read_result(folder: str | Path) -> RunResult:
         raise ValueError(f"{path} is no result of schema {SCHEMA}.") from error
 
 
+def listed_folders(folder: str | Path) -> list[Path]:
+    """Returns the folders of the runs that runs.json in `folder` lists, if it is there.
+
+    They are to be cleared: only folders that really are below `folder` are among them, whatever the file says.
+
+    Raises:
+        ValueError: If it is damaged or of another schema.
+    """
+    path = Path(folder) / RUNS
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA:
+            raise KeyError(value["schema"])
+        listed = {Path(folder, run["folder"]).resolve() for run in value["runs"]}
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no list of runs of schema {SCHEMA}: remove it, and what it lists.") from error
+    return sorted(each for each in listed if each.is_dir() and path.parent.resolve() in each.parents)
+
+
 def installed_versions() -> dict[str, str]:
     """Returns the versions of kpeft, keras and jax."""
     return {"kpeft": __version__, **{name: importlib.metadata.version(name) for name in ("keras", "jax")}}

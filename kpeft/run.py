@@ -38,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
+    configs: list[RunConfig] = []
     with runtime.sigterm_as_sigint(), runtime.notes_on_stdout():
         try:
             options = _parse(arguments)
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UsageError(str(error)) from error
             return _run(configs)
         except KeyboardInterrupt:  # while training, signals are the training's
-            return _say("interrupted while nothing was trained; --resume goes on from a saved step, if any.", 130)
+            resume = "" if len(configs) > 1 else " --resume goes on from a saved step, if any."
+            return _say(f"interrupted before or after training.{resume}", 130)
         except UsageError as error:
             return _say(str(error), 2)
 

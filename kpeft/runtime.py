@@ -92,8 +92,15 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 @contextmanager
 def notes_on_stdout() -> Iterator[None]:
-    """Standard error is for the one line that says what went wrong, and for progress."""
-    handler = logging.StreamHandler(sys.stdout)
+    """Standard error is for the one line that says what went wrong, and for progress. A note is printed once."""
+    handler, seen = logging.StreamHandler(sys.stdout), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:  # several runs at once load a model for each seed
+        number = len(seen)
+        seen.add(record.getMessage())
+        return len(seen) > number
+
+    handler.addFilter(is_new)
     logging.getLogger("kpeft").addHandler(handler)
     logging.getLogger("absl").setLevel(logging.ERROR)  # tfds warns of what it then does
     try:

@@ -21,7 +21,7 @@ from keras.src.utils.naming import to_snake_case
 
 from kpeft.families import FAMILIES, Family
 from kpeft.layers.adapter_layer import AdapterLayer
-from kpeft.layers.fast import FAST_LAYERS, FastDropout, FastLayer
+from kpeft.layers.fast import FAST_LAYERS, FastAttentionDropout, FastDropout, FastLayer
 
 
 def walk(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -187,6 +187,9 @@ def _exchange(container: Any, old: Any, new: Any) -> None:
                 _exchange(value, old, new)
 
 
+# Of a layer of this class, the dropout of this name drops attention's probabilities.
+_ATTENTION_DROPOUT = ("DisentangledSelfAttention", "_attn_dropout_layer")
+
 _FAST = {next(c for c in fast.__mro__ if not issubclass(c, FastLayer)): fast for fast in FAST_LAYERS}
 
 
@@ -202,6 +205,9 @@ def recast(model: Any) -> None:
     for layer in layers:
         if type(layer) in _FAST and id(layer) not in in_graph:
             layer.__class__ = _FAST[type(layer)]
+    for layer in layers:
+        if type(layer).__name__ == _ATTENTION_DROPOUT[0]:
+            getattr(layer, _ATTENTION_DROPOUT[1]).__class__ = FastAttentionDropout
 
 
 @contextmanager

@@ -115,12 +115,20 @@ def test_features_have_the_compute_dtype() -> None:
     assert parts.lower.output["frozen_0"].dtype == parts.upper.input["frozen_0"].dtype == "bfloat16"
 
 
+def nodes_of(graph: Any) -> list[tuple[Any, ...]]:
+    """The calls that Keras notes with each layer of a model, and of the models inside it."""
+    inner = [node for each in graph.layers if isinstance(each, keras.Model) for node in nodes_of(each)]
+    return [(each.name, *each._inbound_nodes, None, *each._outbound_nodes) for each in graph.operations] + inner
+
+
 def test_splitting_leaves_the_model_and_detach_as_they_were() -> None:
     model = tiny_classifier("deberta_v3")
     before, layers = list(variable_paths(model)), [id(layer) for _, layer in walk(model)]
     logits = np.asarray(model(tiny_batch(model)))
     adaptation = kpeft.adapt(model, UPPER["lora"])
+    nodes, saved = nodes_of(model), model.to_json()
     assert split(model) is not None
+    assert (nodes_of(model), model.to_json()) == (nodes, saved)
     adaptation.detach()
     assert (list(variable_paths(model)), [id(layer) for _, layer in walk(model)]) == (before, layers)
     np.testing.assert_array_equal(model(tiny_batch(model)), logits)

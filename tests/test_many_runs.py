@@ -14,11 +14,13 @@ import pytest
 from command_line import Run, assert_refused, basic_arguments, contents, history, result, run_in_process
 from safetensors.numpy import load_file
 
-from kpeft import many_runs
-from kpeft.at_once import check_at_once
-from kpeft.config import RunConfig
+from kpeft import experiment, many_runs
+from kpeft.at_once import check_at_once, combine
+from kpeft.config import RunConfig, TrainingConfig
 from kpeft.methods import BitFit, LoRA
+from kpeft.results import RunResult
 from kpeft.run import make_configs, make_parser
+from kpeft.shared_model import SharedModel
 from kpeft.training import FitState, batches
 from kpeft.training.callbacks import Progress
 
@@ -77,7 +79,7 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
     for run in runs["runs"]:
         single = result(tmp_path / "all" / run["folder"])
         training, method = single["config"]["training"], single["config"]["method"]
-        assert run["folder"] == f"seed={run['seed']},learning_rate={run['learning_rate']:g},rank={run['rank']}"
+        assert run["folder"] == f"seed={run['seed']},learning_rate={run['learning_rate']},rank={run['rank']}"
         assert (run["seed"], run["learning_rate"]) == (training["seed"], training["learning_rate"])
         assert run["rank"] == method["rank"]
         assert (run["status"], run["error"]) == ("finished", None)
@@ -117,12 +119,18 @@ def test_a_run_that_fails_leaves_the_others_alone(
     assert [line["step"] for line in history(tmp_path / finished["folder"])] == [1, 2, 3, 4, 4]
     # A folder with runs stays unless overwritten, and so does one with a single run.
     before = contents(tmp_path)
-    assert_refused(kpeft_run(*arguments), "already holds a run (runs.json)", "--overwrite")
+    refused = kpeft_run(*arguments)
+    assert_refused(refused, "already holds a run (runs.json): choose another folder or replace it with --overwrite")
+    assert "--resume" not in refused.err
+    (tmp_path / "runs.json").write_text("{")
+    assert_refused(kpeft_run(*arguments, "--overwrite"), f"{tmp_path}/runs.json is no list of runs")
     (tmp_path / "runs.json").unlink()
     assert_refused(kpeft_run(*arguments), f"{tmp_path}/learning_rate=1e+38 already holds a run (history.jsonl)")
     (tmp_path / "runs.json").write_bytes(before["runs.json"])
     assert_refused(kpeft_run(*arguments, "--overwrite", "--rank", "17"), "rank must be at most 16")
     assert contents(tmp_path) == before
+    assert kpeft_run(*arguments, "--overwrite", "--learning-rate", "1e-3", "--max-steps", "1").status == 0
+    assert not list(tmp_path.glob("learning_rate*"))  # also where a single run takes the place of several
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -154,6 +162,65 @@ def test_interrupted_when_one_has_run_out_of_patience(
     assert [line["step"] for line in history(tmp_path / "seed=1")] == [1, 1, 2, 2, 3, 3]
 
 
+def test_an_error_that_ends_the_training_leaves_the_runs_that_had_ended(
+    kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.1, 0.5, 0.6])
+
+    def fail(_: Progress, state: FitState) -> None:
+        if state.step == 2:
+            raise MemoryError
+
+    monkeypatch.setattr(many_runs, "metrics_of", lambda *_: {"accuracy": next(scores), "f1": 0.0})
+    monkeypatch.setattr(Progress, "on_step_end", fail)
+    with pytest.raises(MemoryError):
+        kpeft_run("--eval-steps", "1", "--patience", "1", "--seed", "0,1", "--output-dir", tmp_path)
+    ended, failed = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    assert (ended["status"], ended["best"]["step"], ended["last"]["step"]) == ("finished", 1, 2)
+    assert result(tmp_path / "seed=0")["last"] == ended["last"]
+    assert (tmp_path / "seed=0" / "adapter" / "adapter_model.safetensors").exists()
+    assert (failed["status"], failed["error"], failed["last"]) == ("failed", "MemoryError", None)
+    assert set(contents(tmp_path / "seed=1")) == {"history.jsonl"}
+    assert [line["step"] for line in history(tmp_path / "seed=1")] == [1, 1, 2, 2]
+
+
+def test_interrupted_while_results_are_written(kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint holds what is being written, so it is written to the end."""
+    write = SharedModel.write
+
+    def interrupted(*arguments: Any) -> RunResult:
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(SharedModel, "write", write)
+        return write(*arguments)
+
+    monkeypatch.setattr(Progress, "on_step_end", lambda *_: None)
+    monkeypatch.setattr(SharedModel, "write", interrupted)
+    outcome = kpeft_run("--max-steps", "1", "--seed", "0,1", "--output-dir", tmp_path)
+    lines = outcome.err.strip().splitlines()
+    assert (outcome.status, lines[-1]) == (
+        130,
+        "kpeft: interrupted after training; runs.json says how each of the 2 runs ended.",
+    )
+    assert outcome.out.count("new, not from the preset") == 1
+    assert "SIGINT: ending when all results are written; once more ends at once." in lines
+    for run in json.loads((tmp_path / "runs.json").read_text())["runs"]:
+        assert (run["status"], run["last"]) == ("finished", result(tmp_path / run["folder"])["last"])
+
+
+@pytest.mark.parametrize(("seeds", "named"), [("0", "--resume goes on from a saved step, if any."), ("0,1", None)])
+def test_interrupted_outside_of_training(
+    kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: str, named: str | None
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "check_backend", interrupt)
+    monkeypatch.setattr(many_runs, "check_backend", interrupt)
+    outcome = kpeft_run("--seed", seeds, "--output-dir", tmp_path / "run")
+    said = " ".join(filter(None, ["kpeft: interrupted before or after training.", named]))
+    assert (outcome.status, outcome.err) == (130, f"{said}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -163,7 +230,7 @@ def test_interrupted_when_one_has_run_out_of_patience(
         ("--learning-rate 1e-3,1e-4 --adapter x", "--adapter does not go with several runs at once"),
         ("--adapter x --rank 2,4", "--rank does not go with --adapter"),
         ("--seed 0,0", "several runs would write to"),
-        ("--learning-rate 0.001,1e-3", "learning_rate=0.001: give each value once"),
+        ("--learning-rate 0.001,1e-3", "learning_rate=0.001: give each value, or folder, once"),
         ("--seed 0,x", "argument --seed: invalid int value: '0,x'"),
         ("--learning-rate 1e-3,", "argument --learning-rate: invalid float value: '1e-3,'"),
         ("--learning-rate 1e-3,-1", "learning-rate must be above 0. Received: -1.0"),
@@ -182,6 +249,18 @@ def test_runs_that_do_not_go_together(tmp_path: Path) -> None:
     for other in (replace(one, method=LoRA(alpha=1)), replace(one, task="rte"), replace(one, method=BitFit())):
         with pytest.raises(ValueError, match="may differ in seed, learning rate, rank and output folder only"):
             check_at_once([one, replace(other, output_dir=str(tmp_path / "other"))])
+
+
+def test_no_two_runs_share_a_folder(tmp_path: Path) -> None:
+    """Rates that differ beyond six digits have folders of their own; another spelling of a folder is that folder."""
+    one = RunConfig(task="mrpc", method=LoRA(), output_dir=str(tmp_path / "one"))
+    rates = [0.001, 0.0010000001, 1e-5, 3e-4, 1e38]
+    assert [Path(run.output_dir).name for run in combine(one, {"learning_rate": rates}, tmp_path)] == [
+        f"learning_rate={text}" for text in ("0.001", "0.0010000001", "1e-05", "0.0003", "1e+38")
+    ]
+    other = replace(one, training=TrainingConfig(seed=1), output_dir=f"{tmp_path}/./one")
+    with pytest.raises(ValueError, match=r"several runs would write to .*one, .*one: give each value, or folder, once"):
+        check_at_once([one, other])
 
 
 def test_without_a_folder_the_runs_share_one_that_names_no_seed() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from kpeft.results import RunResult, Score, installed_versions, read_result
+from kpeft.experiment import clear_output
+from kpeft.results import RunResult, Score, installed_versions, listed_folders, read_result
 
 RESULT = RunResult(
     task="mnli",
@@ -65,3 +66,38 @@ def test_a_failed_write_leaves_the_older_result(tmp_path: Path, monkeypatch: pyt
     assert read_result(tmp_path) == RESULT
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert json.loads((tmp_path / "result.json").read_text())["schema"] == 1
+
+
+def test_clearing_takes_the_listed_runs_along_and_stays_inside_the_folder(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    runs = ["seed=0", "deep/seed=1", "seed=2", "unlisted", "../outside", "../link"]
+    for run in runs:
+        RESULT.write(top / run)
+        RESULT.write(top / run / "adapter")
+    (top / "seed=2" / "notes.txt").write_text("mine")
+    (top / "linked").symlink_to(tmp_path / "link")
+    listed = ["seed=0", "./seed=0", "deep/seed=1", "seed=2", "gone", "linked", ".", "..", "../outside", str(tmp_path)]
+    (top / "runs.json").write_text(json.dumps({"schema": 1, "runs": [{"folder": each} for each in listed]}))
+    clear_output(top)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    kept = {
+        f"{run}/{name}"
+        for run in ("top/unlisted", "outside", "link")
+        for name in ("result.json", "adapter/result.json")
+    }
+    assert left == {"top/seed=2/notes.txt", *kept}
+    assert sorted(path.name for path in top.iterdir()) == ["deep", "linked", "seed=2", "unlisted"]
+    clear_output(top)  # nothing is listed, nothing is there
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"schema": 2, "runs": []}', '{"schema": 1}', '{"schema": 1, "runs": [{"folder": 3}]}']
+)
+def test_a_damaged_list_of_runs_is_named_and_nothing_is_cleared(tmp_path: Path, content: str) -> None:
+    RESULT.write(tmp_path)
+    (tmp_path / "runs.json").write_text(content)
+    with pytest.raises(ValueError, match=r"runs\.json is no list of runs of schema 1: remove it"):
+        listed_folders(tmp_path)
+    with pytest.raises(ValueError, match=r"runs\.json"):
+        clear_output(tmp_path)
+    assert read_result(tmp_path) == RESULT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import subprocess
@@ -85,3 +86,12 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked for the C library"))
     runtime.keep_memory()
+
+
+def test_a_note_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("kpeft")
+    for _ in range(2):
+        with runtime.notes_on_stdout():
+            for number in (1, 2, 1):
+                logger.warning("note %d", number)
+    assert capsys.readouterr().out == "note 1\nnote 2\n" * 2

@@ -6,7 +6,7 @@ options that encoders do not use, each is the Keras layer it derives from.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -22,21 +22,29 @@ class FastDropout(FastLayer, keras.layers.Dropout):
     """`keras.layers.Dropout` with the bits of `kpeft.ops.random_bits`: y = x·m / (1 - rate), m ~ Bernoulli(1 - rate).
 
     Reproducible as Keras's own is: the layer's seed generator decides the mask. What of a token is dropped does not
-    depend on how far its batch is padded: the second axis counts as a length, or, of attention's probabilities
-    (batch, heads, length, length), the last two do. With a `noise_shape`, and on another backend than JAX, it is
-    Keras's own.
+    depend on how far its batch is padded if the second axis is the length, as in (batch, length, …). With a
+    `noise_shape`, and on another backend than JAX, it is Keras's own.
     """
+
+    lengths: ClassVar[tuple[int, ...]] = (1,)
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
         if not training or self.rate in (0, 1) or self.noise_shape is not None or not on_jax():
             return super().call(inputs, training=training)
         from kpeft.ops import dropout
 
-        shape = inputs.shape
-        # Attention that is not Keras's, DeBERTa's, has its dropout as a layer.
-        square = len(shape) == 4 and shape[2] == shape[3]
-        lengths = (2, 3) if square else (1,) if len(shape) > 2 else ()
+        lengths = self.lengths if inputs.ndim > 2 else ()
         return dropout(inputs, self.seed_generator.next(), self.rate, lengths)
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class FastAttentionDropout(FastDropout):
+    """`FastDropout` of attention's probabilities, (batch, heads, length, length): the last two axes are lengths.
+
+    Only attention that is not Keras's, as DeBERTa's, has its dropout as a layer.
+    """
+
+    lengths = (2, 3)
 
 
 @keras.saving.register_keras_serializable("kpeft")

@@ -120,6 +120,11 @@ def check_identity(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None
     Raises:
         ValueError: They differ; the message names the first field that does.
     """
+    if saved.get("numerics") != present.get("numerics"):
+        raise ValueError(
+            f"The checkpoint is of a kpeft that computes otherwise (numerics {saved.get('numerics')}): go on with that "
+            f"kpeft, or train anew without resume. Received: numerics={present.get('numerics')}"
+        )
     before, now = _flat(saved), _flat(present)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):

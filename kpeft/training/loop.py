@@ -14,6 +14,7 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
+from kpeft.ops import NUMERICS
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
@@ -122,6 +123,8 @@ def train(
     moving = state_variables(model, trained, random_states)
     same = {
         **(identity or {}),
+        "numerics": NUMERICS,
+        "frozen_outputs_kept": isinstance(train_rows, FrozenRows),
         "training": dataclasses.asdict(config),
         "task_loss": task_loss,
         "shuffle": shuffle,

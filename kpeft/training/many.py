@@ -63,8 +63,9 @@ def train_many(
         eval_batch: Rows of a batch in evaluations.
 
     Returns:
-        How each run ended: its result, with `interrupted` set where a signal ended it, or the error that did. The
-        seconds of its timing are those of all runs together, the rows its own.
+        How each run ended: its result, with `interrupted` set where a signal ended it, or the error that did. An error
+        that ended the training, such as a lack of memory, is that of all runs that were still open. The seconds of its
+        timing are those of all runs together, the rows its own.
     """
     config = starts[0].config
     plan = make_plan(config, len(train_rows))
@@ -96,12 +97,15 @@ def train_many(
         if state.due(config.eval_steps) or state.finished:
             training.evaluate(moving, list(trained), metrics_of, score, eval_batch)
 
+    failure: Exception | None = None
     try:
         with fast_dropout(model):
             training.run(moving, after_step)
+    except Exception as error:  # runs that have ended keep their results
+        failure = error
     finally:
         for record in records:
-            record.close()
+            record.close(failure)
     return [record.outcome for record in records if record.outcome is not None]
 
 

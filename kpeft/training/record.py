@@ -89,11 +89,14 @@ class RunRecord:
             self.outcome = self._result(interrupted=False)
         return score(values)
 
-    def close(self) -> None:
-        """Closes the history; a run without an outcome was interrupted."""
-        self._history.close()
+    def close(self, failure: Exception | None) -> None:
+        """Closes the history. A run without an outcome was ended by `failure` or, without one, interrupted."""
+        try:
+            self._history.close()
+        except OSError as error:  # of a run that has ended all lines are in the file
+            failure = failure or error
         if self.outcome is None:
-            self.outcome = self._result(interrupted=True)
+            self.outcome = failure or self._result(interrupted=True)
 
     def _result(self, *, interrupted: bool) -> TrainingResult:
         state, timing = self._state, self._state.timer.read()

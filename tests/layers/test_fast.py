@@ -13,9 +13,10 @@ import pytest
 import scipy.stats
 
 from kpeft.layers import FastDropout
-from kpeft.layers.fast import FAST_LAYERS, FastDense, FastLayer, FastMultiHeadAttention
+from kpeft.layers.fast import FAST_LAYERS, FastAttentionDropout, FastDense, FastLayer, FastMultiHeadAttention
 from kpeft.ops import random_bits
 from kpeft.sites import recast, variable_paths, walk
+from tests.tiny import tiny_classifier
 
 
 def bits(seed: int, count: int, size: int = 1 << 18) -> np.ndarray:
@@ -51,10 +52,28 @@ def test_share_scale_and_streams(rate: float) -> None:
     np.testing.assert_array_equal(layer(x), x)
 
 
-@pytest.mark.parametrize(("narrow", "wide"), [((4, 6, 5), (4, 9, 5)), ((4, 3, 6, 6), (4, 3, 9, 9))])
-def test_what_is_dropped_of_a_token_does_not_depend_on_padding(narrow: tuple[int, ...], wide: tuple[int, ...]) -> None:
-    first, second = (np.asarray(FastDropout(0.4, seed=3)(np.ones(n, "float32"), training=True)) for n in (narrow, wide))
+@pytest.mark.parametrize(
+    ("kind", "narrow", "wide"),
+    [
+        (FastDropout, (4, 6, 5), (4, 9, 5)),
+        (FastDropout, (4, 6, 5, 5), (4, 9, 5, 5)),  # as many heads as each has elements
+        (FastAttentionDropout, (4, 3, 6, 6), (4, 3, 9, 9)),
+    ],
+)
+def test_what_is_dropped_of_a_token_does_not_depend_on_padding(
+    kind: type[FastDropout], narrow: tuple[int, ...], wide: tuple[int, ...]
+) -> None:
+    first, second = (np.asarray(kind(0.4, seed=3)(np.ones(n, "float32"), training=True)) for n in (narrow, wide))
     np.testing.assert_array_equal(second[tuple(slice(n) for n in narrow)], first)
+
+
+def test_debertas_attention_has_its_own_dropout_and_nothing_else_has() -> None:
+    model = tiny_classifier("deberta_v3", dropout=0.2)
+    recast(model)
+    dropouts = {path: type(layer) for path, layer in walk(model) if isinstance(layer, FastDropout)}
+    of_attention = {path for path, kind in dropouts.items() if kind is FastAttentionDropout}
+    assert of_attention == {path for path in dropouts if path.endswith("/attention_dropout")}
+    assert 0 < len(of_attention) < len(dropouts)
 
 
 def test_gradient_is_the_mask() -> None:

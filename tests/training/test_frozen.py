@@ -17,7 +17,7 @@ from kpeft.config import TrainingConfig
 from kpeft.frontier import split
 from kpeft.glue.tokens import EncodedRows
 from kpeft.sites import random_states, variable_paths
-from kpeft.training import StepCallback, TrainingResult, predict_logits, train, trained_part
+from kpeft.training import StepCallback, TrainingResult, frozen, predict_logits, train, trained_part
 from kpeft.training.features import FrozenPart, FrozenRows
 from kpeft.training.timing import Timer
 from tests.tiny import tiny_classifier
@@ -106,13 +106,43 @@ def test_what_does_not_fit_is_computed_anew_to_the_same_result(
     run_above(kept)
     assert not caplog.records
     needed = (len(ROWS) + len(VALIDATION)) * 16 * 4
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(total=4 * needed - 1))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=4 * needed - 1))
     with caplog.at_level(logging.WARNING, "kpeft"):
         run_above(anew)
     assert_close(trained(anew), trained(kept))
-    assert [record.message.count("more than a quarter of this machine's memory") for record in caplog.records] == [1]
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(total=4 * needed))
+    assert [record.message.count("more than a quarter of the memory available here") for record in caplog.records] == [
+        1
+    ]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=4 * needed))
     assert isinstance(trained_part(kept.model, ROWS, {"": VALIDATION}, CONFIG)[1], FrozenRows)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "700"}, 700),
+        ("0::/job/step", {"job/memory.max": "700", "job/step/memory.max": "max"}, 700),
+        ("0::/", {"memory.max": "max"}, 1000),
+        ("0::/", {}, 1000),
+        ("5:cpu:/\n3:hugetlb,memory:/docker/f00", {"memory/memory.limit_in_bytes": "700"}, 700),
+        ("3:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, 1000),
+        (None, {"memory.max": "700"}, 1000),
+    ],
+    ids=["container", "job", "no limit", "no such file", "version 1", "version 1 without limit", "no control groups"],
+)
+def test_memory_for_use_is_what_is_available_or_a_containers_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=1000))
+    monkeypatch.setattr(frozen, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(frozen, "_GROUPS", tmp_path / "groups")
+    if groups is not None:
+        (tmp_path / "own").write_text(f"{groups}\n")
+    for name, text in files.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    assert frozen.memory_for_use() == expected
 
 
 def make_kept(method: kpeft.Method, rows: EncodedRows, **options: Any) -> tuple[keras.Model, FrozenRows]:
@@ -233,6 +263,16 @@ def test_a_resumed_run_and_its_adapter_end_as_an_uninterrupted_one(tmp_path: Pat
     fresh = tiny_classifier("roberta", dropout=0.2)
     kpeft.load_adapter(fresh, tmp_path / "one")
     np.testing.assert_array_equal(predict_logits(fresh, ROWS, 8), predict_logits(whole.model, ROWS, 8))
+
+
+def test_kept_features_and_computed_ones_do_not_go_on_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They agree up to rounding only."""
+    run_above(adapted(HEAD), output_dir=tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: mock.Mock(available=0))
+    with pytest.raises(ValueError, match=r"frozen_outputs_kept was True\. Received: frozen_outputs_kept=False"):
+        run_above(adapted(HEAD), output_dir=tmp_path, resume=True)
 
 
 def test_a_table_that_both_parts_share_is_there_when_validation_rows_are_computed() -> None:

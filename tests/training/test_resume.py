@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kpeft.config import TrainingConfig
+from kpeft.ops import NUMERICS
 from kpeft.training import FitState, StepCallback, TrainingResult
 from kpeft.training.callbacks import Evaluation, Evaluations, Interruption
 from kpeft.training.checkpoint import Checkpoint, check_identity, load_checkpoint, save_checkpoint
@@ -150,6 +151,21 @@ def test_other_rows_or_another_method_cannot_be_resumed(tmp_path: Path) -> None:
             identity={"method": {"rank": 8}}, **evaluate)  # fmt: skip
     with pytest.raises(ValueError, match=r"method\.rank was 8\. Received: rank=4"):
         run(make_model(), ROWS, config, output_dir=tmp_path, resume=True, identity={"method": {"rank": 4}}, **evaluate)
+
+
+@pytest.mark.parametrize("written", [0, None])
+def test_a_checkpoint_of_other_arithmetic_cannot_be_resumed(tmp_path: Path, written: int | None) -> None:
+    """`None`: from before the arithmetic had a version."""
+    config = TrainingConfig(epochs=1, batch_size=32)
+    train_once(tmp_path, config)
+    (record,) = (tmp_path / "checkpoints").glob("*/state.json")
+    saved = json.loads(record.read_text())
+    assert saved["identity"].pop("numerics") == NUMERICS
+    if written is not None:
+        saved["identity"]["numerics"] = written
+    record.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=rf"numerics {written}\): go on with that kpeft, .*numerics={NUMERICS}"):
+        train_once(tmp_path, config, resume=True)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -20,12 +20,16 @@ class Interruption(StepCallback):
 
     An interrupt in the middle of a step would leave the model without its arrays, which the step has taken over.
 
+    Args:
+        ending: What is still done after the first signal, as the line on standard error names it.
+
     Attributes:
         requested: Whether a signal has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ending: str = "after this step") -> None:
         self.requested = False
+        self._ending = ending
 
     def on_step_end(self, state: FitState) -> None:
         if self.requested:
@@ -50,4 +54,4 @@ class Interruption(StepCallback):
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         name = signal.Signals(number).name
-        sys.stderr.write(f"\n{name}: ending after this step; once more ends at once.\n")
+        sys.stderr.write(f"\n{name}: ending {self._ending}; once more ends at once.\n")
