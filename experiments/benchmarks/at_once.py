@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.contestants import ROOT
-from experiments.benchmarks.speed import processor
+from experiments.benchmarks.setting import machine
 from kpeft.files import write_json
 from kpeft.results import installed_versions
 
@@ -57,7 +57,7 @@ def main() -> None:
         "cache": options.cache,
         "rounds": rounds,
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "greatest": max(ratios)},
-        "machine": {"processor": processor(), "cpus": len(os.sched_getaffinity(0))},
+        "machine": machine(),
         "versions": installed_versions(),
     }
     write_json(options.output, result)

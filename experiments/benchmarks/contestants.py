@@ -89,13 +89,16 @@ class Contestant:
 
     Args:
         kind: Who it is.
-        options: What its worker is told: method, rank, rows, batch size, longest row, preset folder, and whether the
-            weights are random, with only the folder's config.json read.
+        options: What its worker is told: method, rank, rows, validation rows if it is to evaluate, batch size, longest
+            row, preset folder, and whether the weights are random, with only the folder's config.json read.
         peer_python: Interpreter of the peers' environment.
         log: Where what it prints goes.
+        compiled: Folder for compiled code, in place of the usual one.
     """
 
-    def __init__(self, kind: Kind, options: dict[str, Any], *, peer_python: str, log: Path) -> None:
+    def __init__(
+        self, kind: Kind, options: dict[str, Any], *, peer_python: str, log: Path, compiled: Path | None = None
+    ) -> None:
         self.kind = kind
         self._log = log
         self._started = time.perf_counter()
@@ -109,6 +112,8 @@ class Contestant:
         told = json.dumps(options | switches)
         environment = dict(os.environ)
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # all may keep their compiled modules
+        if compiled is not None:
+            environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
         if kind.module == "kerashub_worker":  # as it comes, it keeps no compiled code
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         with log.open("w", encoding="utf-8") as errors:
@@ -122,12 +127,21 @@ class Contestant:
                 text=True,
             )
         self._read()
-        self.load_seconds = time.perf_counter() - self._started
+        self.load_seconds = self.age()
+
+    def age(self) -> float:
+        """Seconds since its process was started."""
+        return time.perf_counter() - self._started
 
     def take_turn(self, steps: int) -> Turn:
         """Lets it train for so many steps."""
         self._write({"steps": steps})
         return Turn(**self._read())
+
+    def evaluate(self) -> int:
+        """Lets it compute the logits of the validation rows, after its first turn; returns how many there were."""
+        self._write({"evaluate": True})
+        return int(self._read()["rows"])
 
     def _write(self, request: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -15,7 +15,7 @@ import keras_hub
 import numpy as np
 
 from experiments.benchmarks.rows import read_rows
-from experiments.benchmarks.turns import Turns
+from experiments.benchmarks.turns import EVAL_BATCH, Turns
 from kpeft.glue.tokens import EncodedRows
 
 _ALL_LINEAR = [
@@ -66,29 +66,37 @@ class Batches(keras.utils.PyDataset):
 
 
 class TakeTurns(keras.callbacks.Callback):
-    """Ends a turn after so many steps."""
+    """Ends a turn after so many steps, and evaluates between turns."""
 
-    def __init__(self, turns: Turns, batches: Batches) -> None:
+    def __init__(self, turns: Turns, batches: Batches, validation: EncodedRows | None) -> None:
         super().__init__()
-        self._turns, self._batches = turns, batches
+        self._turns, self._batches, self._validation = turns, batches, validation
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._turns.wait = lambda: jax.block_until_ready(logs)
+        self._turns.evaluate = self._evaluate
         tokens = int(self._batches.rows.lengths[self._batches.indices(batch)].sum())
         if not self._turns.after_step(self._batches.batch_size, tokens):
             self.model.stop_training = True
+
+    def _evaluate(self) -> np.ndarray:
+        assert self._validation is not None
+        inputs = self._validation.batch(range(len(self._validation)), self._batches.length)
+        logits: np.ndarray = self.model.predict(inputs, batch_size=EVAL_BATCH, verbose=0)
+        return logits
 
 
 def main() -> None:
     options = json.loads(sys.argv[1])
     rows = read_rows(options["rows"])
+    validation = read_rows(options["validation"]) if "validation" in options else None
     model = make_model(options["preset"], options["method"])
     model.compile(
         keras.optimizers.AdamW(1e-3, clipnorm=1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     turns, batches = Turns(), Batches(rows, options["batch_size"], options["max_length"])
     turns.begin()
-    model.fit(batches, shuffle=False, verbose=0, callbacks=[TakeTurns(turns, batches)])
+    model.fit(batches, shuffle=False, verbose=0, callbacks=[TakeTurns(turns, batches, validation)])
 
 
 if __name__ == "__main__":

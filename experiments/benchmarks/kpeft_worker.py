@@ -20,13 +20,13 @@ import numpy as np  # noqa: E402
 
 import kpeft  # noqa: E402
 from experiments.benchmarks.rows import read_rows  # noqa: E402
-from experiments.benchmarks.turns import Turns  # noqa: E402
+from experiments.benchmarks.turns import EVAL_BATCH, Turns  # noqa: E402
 from kpeft.backbones import loading  # noqa: E402
 from kpeft.config import TrainingConfig  # noqa: E402
 from kpeft.experiment import POLICIES  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
-from kpeft.training import FitState, StepCallback, loop, train, trained_part  # noqa: E402
-from kpeft.training.batches import TrainBatches  # noqa: E402
+from kpeft.training import FitState, StepCallback, loop, predict_logits, train, trained_part  # noqa: E402
+from kpeft.training.batches import RowSource, TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
 
 
@@ -55,17 +55,25 @@ class TakeTurns(StepCallback):
     """Ends a turn after so many steps; after the first, steps that compile do not count.
 
     What frozen layers computed before the first step counts as a part of every step of three epochs.
+
+    Args:
+        turns: Says when.
+        lengths: Tokens of each row.
+        order: Row numbers of each batch.
+        validation: What to evaluate between turns, if anything.
     """
 
-    def __init__(self, turns: Turns, lengths: np.ndarray, order: Any) -> None:
+    def __init__(self, turns: Turns, lengths: np.ndarray, order: Any, validation: RowSource | None) -> None:
         self._turns = turns
         self._lengths = lengths
         self._order = order
+        self._validation = validation
         self._compiled = 0.0
         self._before = 0.0
 
     def on_step_end(self, state: FitState) -> None:
         self._turns.wait = lambda: jax.block_until_ready(state.losses)
+        self._turns.evaluate = lambda: self._evaluate(state)
         indices = self._order(state.step - 1)
         rows, tokens = len(indices), int(self._lengths[indices].sum())
         timing = state.timer.read()
@@ -79,10 +87,16 @@ class TakeTurns(StepCallback):
         if not self._turns.after_step(rows, tokens):
             state.stop = True
 
+    def _evaluate(self, state: FitState) -> np.ndarray:
+        assert self._validation is not None
+        state.sync()
+        return predict_logits(state.model, self._validation, EVAL_BATCH)
+
 
 def main() -> None:
     options: dict[str, Any] = OPTIONS
     rows = read_rows(options["rows"])
+    validation = {"": read_rows(options["validation"])} if "validation" in options else {}
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
         mock.patch.object(loop, "fast_dropout", contextlib.nullcontext).start()
@@ -97,7 +111,7 @@ def main() -> None:
     turns.begin()
     config = TrainingConfig(epochs=1000, batch_size=options["batch_size"], eval_steps=10**9, save_steps=10**9)
     order = TrainBatches(rows, make_plan(config, len(rows)), seed=config.seed).indices
-    trained, train_rows, _ = trained_part(model, rows, {}, config)
+    trained, train_rows, kept = trained_part(model, rows, validation, config)
     train(
         trained,
         variable_paths(model),
@@ -108,7 +122,7 @@ def main() -> None:
         evaluate=lambda model: {"accuracy": 0.0},
         score=lambda metrics: metrics["accuracy"],
         progress=False,
-        callbacks=[TakeTurns(turns, rows.lengths, order)],
+        callbacks=[TakeTurns(turns, rows.lengths, order, kept.get(""))],
     )
 
 

@@ -32,7 +32,7 @@ from experiments.benchmarks.growth import report  # noqa: E402
 from experiments.benchmarks.random_model import write_config  # noqa: E402
 from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
 from experiments.benchmarks.rows import random_rows, write_rows  # noqa: E402
-from experiments.benchmarks.speed import METHODS, processor  # noqa: E402
+from experiments.benchmarks.setting import METHODS, machine  # noqa: E402
 from kpeft.results import installed_versions  # noqa: E402
 
 WIDTH, INNER, HEADS = 384, 1536, 12
@@ -77,7 +77,7 @@ def settings() -> dict[str, Any]:
         "heads": HEADS,
         "rounds": ROUNDS,
         "most_steps": MOST_STEPS,
-        "machine": {"processor": processor(), "cpus": len(os.sched_getaffinity(0))},
+        "machine": machine(),
         "versions": installed_versions(),
     }
 

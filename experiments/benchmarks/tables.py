@@ -52,6 +52,21 @@ def ratio(ours: dict[str, Any] | None, theirs: dict[str, Any]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
+def startup_table(result: dict[str, Any], methods: list[str]) -> str:
+    """Markdown: a line for each method, contestant and state of its compiled code; seconds since the start."""
+    marks = {"loaded": "loaded s", "first_step": "first step s", "first_evaluation": "first evaluation s"}
+    lines = [["method", "contestant", "compiled code", *marks.values()], ["---", "---", "---", *["---:"] * len(marks)]]
+    for method in methods:
+        for name, states in result["methods"][method].items():
+            for state, seconds in states.items():
+                lines.append([NAMES[method], name, state, *(spread(seconds[mark]) for mark in marks)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(seconds: dict[str, Any]) -> str:
+    return f"{seconds['median']:.1f} ({seconds['least']:.1f} to {seconds['greatest']:.1f})"
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Examples a second of each contestant, method by method."""
     import matplotlib as mpl

@@ -1,5 +1,7 @@
 """What a contestant does between its steps: count them, say how long a turn took, and wait for the next.
 
+Requests and replies are lines of JSON: `{"steps": 8}` is a turn of so many steps, `{"evaluate": true}`, between turns,
+an evaluation of the validation rows.
 Contestants run at the same time but never compute at the same time: each waits at its standard input for its turn.
 Only the standard library is used, since Hugging Face's side runs without kpeft.
 """
@@ -10,8 +12,11 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
+
+# Rows of a batch in an evaluation, as kpeft.run has it.
+EVAL_BATCH = 64
 
 
 def peak_bytes() -> int:
@@ -29,10 +34,15 @@ class Turns:
     Args:
         wait: Returns when all steps so far are done on the device.
         device_bytes: Peak memory used on the device, 0 where that is the program's own.
+
+    Attributes:
+        wait: See above.
+        evaluate: Gives the logits of all validation rows; set once there is something to evaluate.
     """
 
     def __init__(self, wait: Callable[[], object] = lambda: None, device_bytes: Callable[[], int] = lambda: 0) -> None:
         self.wait = wait
+        self.evaluate: Callable[[], Sized] = tuple
         self._device_bytes = device_bytes
         self._replies = sys.stdout
         sys.stdout = sys.stderr  # what libraries print is no reply
@@ -74,12 +84,19 @@ class Turns:
         return self._next()
 
     def _next(self) -> bool:
-        line = sys.stdin.readline()
-        self._left = json.loads(line)["steps"] if line.strip() else 0
+        while "evaluate" in (request := self._request()):
+            self._reply({"rows": len(self.evaluate())})
+        self._left = request.get("steps", 0)
         self._rows = self._tokens = 0
         self._excluded = 0.0
         self._since = time.perf_counter()
         return self._left > 0
+
+    def _request(self) -> dict[str, int]:
+        """Waits for the next request; nothing is asked for once whoever asks is gone."""
+        line = sys.stdin.readline()
+        request: dict[str, int] = json.loads(line) if line.strip() else {}
+        return request
 
     def _reply(self, value: dict[str, object]) -> None:
         self._replies.write(json.dumps(value) + "\n")
