@@ -9,12 +9,13 @@ from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors, write_folder
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
 from kpeft.adapters.peft_format import PeftFormat, require_same
+from kpeft.adapters.peft_ia3 import IA3Format
 from kpeft.adapters.peft_lora_format import LoRAFormat
 from kpeft.sites import Layout
 
 __all__ = ["load_adapter", "save_adapter"]
 
-PEFT_FORMATS: tuple[PeftFormat, ...] = (LoRAFormat(),)
+PEFT_FORMATS: tuple[PeftFormat, ...] = (LoRAFormat(), IA3Format())
 """The formats of Hugging Face PEFT that kpeft reads and writes; of several that would do, the first is taken."""
 
 

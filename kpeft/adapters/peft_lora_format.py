@@ -10,7 +10,8 @@ import numpy as np
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method, modules_to_save
+from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method
+from kpeft.adapters.peft_modules import modules_to_save
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.layers.lora import LoRALayer
 from kpeft.methods import LoRA, Method
