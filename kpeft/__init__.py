@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.methods import IA3, METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -34,6 +34,7 @@ _MODULES = {
     "BitFit": "kpeft.methods",
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
+    "IA3": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -47,6 +48,7 @@ _MODULES = {
 _SUBMODULES = ("layers",)
 
 __all__ = [
+    "IA3",
     "METHODS",
     "TASKS",
     "Adaptation",

@@ -23,8 +23,10 @@ CASES = {
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
     "lora-all": kpeft.LoRA(rank=3, alpha=5, targets="all-linear", bias="all", rank_pattern={"query": 1}),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
+    "ia3": kpeft.IA3(),
+    "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
 }
-ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all")
+ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "ia3")
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
