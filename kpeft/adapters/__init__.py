@@ -14,7 +14,8 @@ from kpeft.adapters.native import PREFIX, native_config, native_method, native_t
 from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method, modules_to_save
 from kpeft.adapters.peft_names import BASE, PeftName, from_peft, peft_name, to_peft
 from kpeft.layers.lora import LoRALayer
-from kpeft.methods import LoRA, Method
+from kpeft.methods import Method
+from kpeft.methods.low_rank import LowRank
 from kpeft.sites import Layout
 from kpeft.targets import head_layers, named_layers
 
@@ -24,8 +25,8 @@ __all__ = ["load_adapter", "save_adapter"]
 def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
     """Writes everything that was trained, the head included.
 
-    LoRA on a KerasHub encoder is written in Hugging Face PEFT's format; stock PEFT loads it. Every other method, and
-    LoRA on other models, is written under structural paths with a `peft_type` that starts with `KPEFT_`.
+    LoRA and DoRA on a KerasHub encoder are written in Hugging Face PEFT's format; stock PEFT loads it. Every other
+    method, and these on other models, are written under structural paths with a `peft_type` that starts with `KPEFT_`.
 
     Args:
         adaptation: What to save, merged or not.
@@ -38,7 +39,7 @@ def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
     layout = Layout.of(adaptation.model)
     layers = {path: layer for path, layer in adaptation.adapters.items() if isinstance(layer, LoRALayer)}
     method = adaptation.method
-    assert isinstance(method, LoRA)
+    assert isinstance(method, LowRank)
     config = lora_config(
         layout, method, {p: a.rank for p, a in layers.items()}, {p: a.alpha for p, a in layers.items()}
     )
@@ -107,7 +108,7 @@ def _require_same(expected: set[str], received: set[str]) -> None:
 
 def _peft_names(adaptation: Adaptation) -> dict[str, PeftName] | None:
     """Returns the PEFT name of each trained variable, or `None` where PEFT's format cannot hold them all."""
-    if not isinstance(adaptation.method, LoRA):
+    if not isinstance(adaptation.method, LowRank):
         return None
     layers = named_layers(Layout.of(adaptation.model))
     names = {path: peft_name(path, layers, adaptation.adapters) for path in adaptation.trained_variables()}
@@ -128,7 +129,7 @@ def _from_peft(adaptation: Adaptation, tensors: Tensors) -> Tensors:
 def _head_bias_copies(adaptation: Adaptation, layout: Layout, names: dict[str, PeftName], tensors: Tensors) -> Tensors:
     """Returns what PEFT writes beside a whole head under bias="all": its biases, trained and original, once more."""
     method = adaptation.method
-    if not (isinstance(method, LoRA) and method.bias == "all" and method.train_head):
+    if not (isinstance(method, LowRank) and method.bias == "all" and method.train_head):
         return {}
     copies: dict[str, np.ndarray[Any, Any]] = {}
     starts = adaptation.start_values()

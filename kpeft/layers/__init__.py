@@ -1,7 +1,16 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 
-__all__ = ["AdapterLayer", "FastDropout", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]
+__all__ = [
+    "AdapterLayer",
+    "DoRADense",
+    "DoRAEinsumDense",
+    "FastDropout",
+    "LoRADense",
+    "LoRAEinsumDense",
+    "MergeableAdapter",
+]
