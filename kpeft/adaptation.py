@@ -17,7 +17,7 @@ from keras import ops
 
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Method
+from kpeft.methods.method import Method, Rate
 from kpeft.sites import (
     Layout,
     TrainableFlags,
@@ -77,6 +77,10 @@ class Adaptation:
     def start_values(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns what the trained variables of the model itself held before `adapt`, by structural path."""
         return dict(self._start)
+
+    def rates(self) -> dict[str, Rate]:
+        """Returns the rates of the variables that the method trains faster, slower or later than the run says."""
+        return dict(self.method.rates(Layout.of(self.model)))
 
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""

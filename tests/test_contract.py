@@ -23,6 +23,7 @@ CASES = {
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
     "lora-all": kpeft.LoRA(rank=3, alpha=5, targets="all-linear", bias="all", rank_pattern={"query": 1}),
     "lora-pissa": kpeft.LoRA(rank=2, init="pissa", targets=("query", "attention_output", "output")),
+    "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
     "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
 }

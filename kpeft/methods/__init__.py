@@ -5,7 +5,7 @@ from __future__ import annotations
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.dora import DoRA
 from kpeft.methods.lora import LoRA
-from kpeft.methods.method import Method
+from kpeft.methods.method import Method, Rate
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 
 METHODS: dict[str, type[Method]] = {
@@ -18,4 +18,4 @@ METHODS: dict[str, type[Method]] = {
     "dora": DoRA,
 }
 
-__all__ = ["METHODS", "BitFit", "DoRA", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method"]
+__all__ = ["METHODS", "BitFit", "DoRA", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "Rate"]

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kpeft.methods.method import Method, Wrap, is_bias
+from kpeft.methods.method import Method, Rate, Wrap, is_bias
 
 if TYPE_CHECKING:
     from kpeft.layers.adapter_layer import AdapterLayer
     from kpeft.sites import Layout
 
 BIAS_MODES = ("none", "lora_only", "all")
+# One-dimensional in Hugging Face's models; there, LoRA+ gives them B's rate.
+_VECTORS = frozenset({"lora_bias", "magnitude", "bias", "beta", "gamma"})
 STARTS = ("default", "gaussian", "orthogonal", "pissa", "olora")
 
 
@@ -37,6 +39,9 @@ class LowRank(Method):
             `"orthogonal"` (both non-zero, A·B zero), or the kernel's own largest part, which moves from the kernel into
             A and B so that the model computes the same: `"pissa"` by singular values (Meng et al., 2024,
             https://arxiv.org/abs/2404.02948), `"olora"` by QR (Büyükakyüz, 2024, https://arxiv.org/abs/2406.01775).
+        lr_ratio: B's learning rate as a multiple of A's, which is the run's: LoRA+ (Hayou et al., 2024,
+            https://arxiv.org/abs/2402.12354). As in Hugging Face PEFT, biases and DoRA's magnitudes go with B, the
+            head's kernels with A. An adapter in PEFT's format does not keep it.
     """
 
     rank: int = field(default=8, metadata={"help": "rank of the change"})
@@ -51,6 +56,7 @@ class LowRank(Method):
     use_rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank)"})
     bias: str = field(default="none", metadata={"help": "biases to train, too: none, lora_only or all"})
     init: str = field(default="default", metadata={"help": f"where the factors start: {', '.join(STARTS)}"})
+    lr_ratio: float = field(default=1.0, metadata={"help": "learning rate of B over that of A (LoRA+)"})
 
     def __post_init__(self) -> None:
         for rank in (self.rank, *self.rank_pattern.values()):
@@ -62,6 +68,8 @@ class LowRank(Method):
             raise ValueError(f"bias must be one of {', '.join(BIAS_MODES)}. Received: bias={self.bias!r}")
         if self.init not in STARTS:
             raise ValueError(f"init must be one of {', '.join(STARTS)}. Received: init={self.init!r}")
+        if not self.lr_ratio > 0:
+            raise ValueError(f"lr_ratio must be above 0. Received: lr_ratio={self.lr_ratio}")
 
     def sites(self, layout: Layout) -> list[str]:
         """Returns the paths of the layers to adapt.
@@ -112,6 +120,12 @@ class LowRank(Method):
     @abstractmethod
     def adapter(self, layer: Any, **options: Any) -> AdapterLayer:
         """Makes the adapter of a `Dense` or an `EinsumDense`; the options are `LoRALayer`'s."""
+
+    def rates(self, layout: Layout) -> Mapping[str, Rate]:
+        if self.lr_ratio == 1:
+            return {}
+        faster = {*_VECTORS, "lora_b"}
+        return {path: Rate(self.lr_ratio) for path in layout.variables if path.rpartition("/")[2] in faster}
 
     def trained(self, layout: Layout) -> set[str]:
         if self.bias == "none":
