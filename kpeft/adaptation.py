@@ -17,7 +17,7 @@ from keras import ops
 
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Method, Plan
+from kpeft.methods.method import Method, Rate
 from kpeft.sites import (
     Layout,
     TrainableFlags,
@@ -78,6 +78,10 @@ class Adaptation:
         """Returns what the trained variables of the model itself held before `adapt`, by structural path."""
         return dict(self._start)
 
+    def rates(self) -> dict[str, Rate]:
+        """Returns the rates of the variables that the method trains faster, slower or later than the run says."""
+        return dict(self.method.rates(Layout.of(self.model)))
+
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
@@ -126,6 +130,8 @@ class Adaptation:
         """
         if not self.merged:
             self._assign(self._start)
+            for adapter in self.adapters.values():
+                adapter.disable()
         self._show_bases()
         self._flags.restore()
         self.adapters = {}
@@ -146,15 +152,15 @@ class Adaptation:
         if merged:
             self.unmerge()
         trained = self._values(self._start)
+        self._assign(self._start)
         for adapter in self.adapters.values():
             adapter.disable()
-        self._assign(self._start)
         try:
             yield self.model
         finally:
-            self._assign(trained)
             for adapter in self.adapters.values():
                 adapter.enable()
+            self._assign(trained)
             if merged:
                 self.merge()
 
@@ -223,9 +229,15 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     plan = method.plan(layout)
     flags = TrainableFlags.of(model)
     trained = {id(layout.variables[path]) for path in plan.trained}
+    adapters: dict[str, AdapterLayer] = {}
     try:
-        adapters = _make_adapters(layout, plan, seed)
+        for path, wrap in plan.wraps.items():
+            adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
+            build_in_place(adapter)
+            adapters[path] = adapter
     except Exception:
+        for adapter in adapters.values():
+            adapter.disable()  # which undoes what it did to its base
         flags.restore()
         raise
     if model.compiled:
@@ -236,12 +248,3 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
     return Adaptation(model, method, adapters, flags, plan.trained)
-
-
-def _make_adapters(layout: Layout, plan: Plan, seed: int) -> dict[str, AdapterLayer]:
-    adapters = {}
-    for path, wrap in plan.wraps.items():
-        adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
-        build_in_place(adapter)
-        adapters[path] = adapter
-    return adapters

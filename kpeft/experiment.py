@@ -208,6 +208,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         task_loss="regression" if task.regression else "classification",
         evaluate=lambda model: evaluate(model, task, validation),
         score=task.selection_score,
+        rates=adaptation.rates(),
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

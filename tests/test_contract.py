@@ -22,11 +22,14 @@ CASES = {
     "layernorm": kpeft.LayerNorm(),
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
     "lora-all": kpeft.LoRA(rank=3, alpha=5, targets="all-linear", bias="all", rank_pattern={"query": 1}),
+    "lora-pissa": kpeft.LoRA(rank=2, init="pissa", targets=("query", "attention_output", "output")),
+    "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
+    "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
     "ia3": kpeft.IA3(),
     "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
 }
-ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "ia3")
+ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "dora", "ia3")
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
@@ -58,13 +61,18 @@ def family(request: Any) -> Any:
     return request.param
 
 
+def case_rounds(method: Any) -> bool:
+    return isinstance(method, kpeft.LoRA) and method.init == "pissa"
+
+
 def check_training(family: Any, method: Any, *, eager: Any) -> None:
     model = tiny_classifier(family)
     start = model(tiny_batch(model))
     before = values(model)
     adaptation = kpeft.adapt(model, method, seed=3)
     assert adaptation.model is model
-    np.testing.assert_array_equal(model(tiny_batch(model)), start)
+    # PiSSA splits the kernel in two, which adds up to it up to rounding.
+    np.testing.assert_allclose(model(tiny_batch(model)), start, rtol=0, atol=1e-5 if case_rounds(method) else 0)
     trained = adaptation.trained_variables()
     assert {id(v) for v in trained.values()} == {id(v) for v in model.trainable_variables}
     counts = adaptation.parameter_counts()

@@ -14,20 +14,21 @@ from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method
 from kpeft.adapters.peft_modules import modules_to_save
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.layers.lora import LoRALayer
-from kpeft.methods import LoRA, Method
+from kpeft.methods import DoRA, LoRA, Method
+from kpeft.methods.low_rank import LowRank
 from kpeft.sites import Layout
 from kpeft.targets import head_layers
 
 
 class LoRAFormat(PeftFormat):
-    """`LORA`: A and B of each adapted layer, its bias or all of them, and the head."""
+    """`LORA`, which is LoRA and DoRA: A and B of each adapted layer, its bias or all of them, and the head."""
 
     peft_type = PEFT_TYPE
-    methods = (LoRA,)
+    methods = (LoRA, DoRA)
 
     def config(self, adaptation: Adaptation) -> dict[str, Any]:
         method = adaptation.method
-        assert isinstance(method, LoRA)
+        assert isinstance(method, LowRank)
         layers = {path: layer for path, layer in adaptation.adapters.items() if isinstance(layer, LoRALayer)}
         ranks, alphas = {p: a.rank for p, a in layers.items()}, {p: a.alpha for p, a in layers.items()}
         return lora_config(Layout.of(adaptation.model), method, ranks, alphas)
@@ -37,7 +38,7 @@ class LoRAFormat(PeftFormat):
 
     def extra(self, adaptation: Adaptation, names: Mapping[str, PeftName], tensors: Tensors) -> Tensors:
         method = adaptation.method
-        assert isinstance(method, LoRA)
+        assert isinstance(method, LowRank)
         return head_bias_copies(adaptation, names, tensors) if method.bias == "all" and method.train_head else {}
 
 

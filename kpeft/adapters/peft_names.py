@@ -18,6 +18,12 @@ from kpeft.targets import NamedLayer, named_layers
 
 BASE = "base_model.model."
 _NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+_OF_ADAPTERS = {
+    "lora_a": "lora_A.weight",
+    "lora_b": "lora_B.weight",
+    "lora_bias": "lora_B.bias",
+    "magnitude": "lora_magnitude_vector",
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,14 @@ def peft_name(path: str, layers: Mapping[str, NamedLayer], adapted: Iterable[str
     Args:
         path: The variable's structural path.
         layers: The named layers of the model.
-        adapted: Paths of the layers with LoRA.
+        adapted: Paths of the layers with LoRA or DoRA.
     """
     layer, _, variable = path.rpartition("/")
     if layer not in layers:
         return None
     module = BASE + layers[layer].hugging_face
-    if variable in ("lora_a", "lora_b"):
-        return PeftName(f"{module}.lora_{variable[-1].upper()}.weight", True)
+    if variable in _OF_ADAPTERS:
+        return PeftName(f"{module}.{_OF_ADAPTERS[variable]}", variable in ("lora_a", "lora_b"))
     if variable not in _NAMES:
         return None
     inner = ".base_layer" if layer in adapted else ""

@@ -1,8 +1,18 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 
-__all__ = ["AdapterLayer", "FastDropout", "IA3Linear", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]
+__all__ = [
+    "AdapterLayer",
+    "DoRADense",
+    "DoRAEinsumDense",
+    "FastDropout",
+    "IA3Linear",
+    "LoRADense",
+    "LoRAEinsumDense",
+    "MergeableAdapter",
+]

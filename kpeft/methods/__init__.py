@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.ia3 import IA3
+from kpeft.methods.dora import DoRA
 from kpeft.methods.lora import LoRA
-from kpeft.methods.method import Method
+from kpeft.methods.method import Method, Rate
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 
 METHODS: dict[str, type[Method]] = {
@@ -15,7 +16,8 @@ METHODS: dict[str, type[Method]] = {
     "layernorm": LayerNorm,
     "freeze": Freeze,
     "lora": LoRA,
+    "dora": DoRA,
     "ia3": IA3,
 }
 
-__all__ = ["IA3", "METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method"]
+__all__ = ["IA3", "METHODS", "BitFit", "DoRA", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "Rate"]

@@ -19,6 +19,19 @@ Wrap = Callable[[Any, int], "AdapterLayer"]
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How fast one variable is trained beside the others.
+
+    Attributes:
+        factor: Its learning rate is so many times the run's.
+        first_step: It is held as it is before this step, counted from 0.
+    """
+
+    factor: float = 1.0
+    first_step: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a method does to one model.
 
@@ -52,6 +65,14 @@ class Method(ABC):
     @abstractmethod
     def trained(self, layout: Layout) -> set[str]:
         """Returns the paths of the model's own variables that the method trains, the head apart."""
+
+    def rates(self, layout: Layout) -> Mapping[str, Rate]:
+        """Returns the rates of variables that are not trained as the run says, by structural path.
+
+        Args:
+            layout: The model with the method on it.
+        """
+        return {}
 
     def plan(self, layout: Layout) -> Plan:
         """Returns what this method does to the model.

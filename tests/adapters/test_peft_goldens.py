@@ -11,6 +11,7 @@ import pytest
 import kpeft
 
 CASES = [
+    "dora_all_linear_bert",
     "ia3_bert",
     "lora_all_linear_bert",
     "lora_all_linear_roberta",
