@@ -177,15 +177,18 @@ def rows_with_segments(number: int) -> EncodedRows:
 
 
 @pytest.mark.parametrize("name", ["kpeft float32", "PEFT bf16 autocast"])
-def test_a_worker_evaluates_between_its_turns(name: str, tiny_preset: Path, tmp_path: Path) -> None:
+def test_a_worker_evaluates_between_its_turns(
+    name: str, tiny_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind = next(kind for kind in KINDS if kind.name == name)
     if kind.is_peer and not (importlib.util.find_spec("torch") and importlib.util.find_spec("peft")):
         pytest.skip("the peers are not installed")
     told: dict[str, Any] = {"method": "lora", "rank": 2, "batch_size": 4, "preset": str(tiny_preset)}
+    told["random_weights"] = False
     for file, number in (("rows", 9), ("validation", EVAL_BATCH + 3)):
         write_rows(tmp_path / f"{file}.npz", rows_with_segments(number))
         told[file] = str(tmp_path / f"{file}.npz")
-    told["random_weights"] = False
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as in conftest.py
     with Contestant(kind, told, peer_python=sys.executable, log=tmp_path / "log", compiled=tmp_path / "new") as worker:
         assert worker.take_turn(1).rows == 4
         assert worker.load_seconds < worker.age()
