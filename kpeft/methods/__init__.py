@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
-from kpeft.methods.ia3 import IA3
 from kpeft.methods.dora import DoRA
+from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method, Rate
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm

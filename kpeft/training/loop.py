@@ -14,8 +14,8 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
-from kpeft.ops import NUMERICS
 from kpeft.methods import Rate
+from kpeft.ops import NUMERICS
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
