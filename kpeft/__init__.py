@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import IA3, METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.methods import IA3, METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, VeRA
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -35,6 +35,7 @@ _MODULES = {
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
     "IA3": "kpeft.methods",
+    "VeRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -64,6 +65,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "TrainingConfig",
+    "VeRA",
     "__version__",
     "adapt",
     "load_adapter",

@@ -7,6 +7,7 @@ from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
+from kpeft.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "freeze": Freeze,
     "lora": LoRA,
     "ia3": IA3,
+    "vera": VeRA,
 }
 
-__all__ = ["IA3", "METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method"]
+__all__ = ["IA3", "METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "VeRA"]
