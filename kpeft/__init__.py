@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import IA3, METHODS, BitFit, DoRA, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
-    from kpeft.results import RunResult
+    from kpeft.methods import IA3, METHODS, BitFit, DoRA, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, VeRA
+from kpeft.results import RunResult
 
 # In the order a user meets them.
 _MODULES = {
@@ -36,6 +36,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "IA3": "kpeft.methods",
     "DoRA": "kpeft.methods",
+    "VeRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -66,6 +67,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "TrainingConfig",
+    "VeRA",
     "__version__",
     "adapt",
     "load_adapter",

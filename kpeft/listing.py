@@ -16,6 +16,7 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "lora": (296_450, 887_042),
     "ia3": (66_050, 656_642),
     "dora": (314_882, 905_474),
+    "vera": (26_114, 616_706),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

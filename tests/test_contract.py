@@ -20,16 +20,19 @@ CASES = {
     "bitfit": kpeft.BitFit(),
     "bitfit-terms": kpeft.BitFit(terms=("query", "output_layernorm"), train_head=False),
     "layernorm": kpeft.LayerNorm(),
+    "layernorm-terms": kpeft.LayerNorm(terms=("output_layernorm",), train_head=False),
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
     "lora-all": kpeft.LoRA(rank=3, alpha=5, targets="all-linear", bias="all", rank_pattern={"query": 1}),
     "lora-pissa": kpeft.LoRA(rank=2, init="pissa", targets=("query", "attention_output", "output")),
     "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
     "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
+    "vera": kpeft.VeRA(rank=5, dropout=0.1),
+    "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
     "ia3": kpeft.IA3(),
     "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
 }
-ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "dora", "ia3")
+ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "dora", "ia3", "vera")
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
@@ -80,8 +83,8 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     at_start = values(model)
     fit_one_step(model, eager=eager)
     moved = {path for path, value in values(model).items() if not np.array_equal(value, at_start[path])}
-    # B starts at zero, so the first step moves no A; some biases of the keys never matter to softmax.
-    still = {path for path in set(trained) - moved if not path.endswith(("/lora_a", "/key/bias"))}
+    # Where B starts at zero, the first step moves no A; some biases of the keys never matter to softmax.
+    still = {path for path in set(trained) - moved if not path.endswith(("/lora_a", "/key/bias", "/vera_lambda_d"))}
     assert moved <= set(trained)
     assert not still, f"declared trainable, but did not move: {sorted(still)}"
     adaptation.detach()

@@ -8,14 +8,17 @@ from typing import Any
 from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors, write_folder
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
+from kpeft.adapters.peft_bitfit import BitFitFormat
 from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_ia3 import IA3Format
+from kpeft.adapters.peft_layernorm import LayerNormFormat
 from kpeft.adapters.peft_lora_format import LoRAFormat
+from kpeft.adapters.peft_vera import VeRAFormat
 from kpeft.sites import Layout
 
 __all__ = ["load_adapter", "save_adapter"]
 
-PEFT_FORMATS: tuple[PeftFormat, ...] = (LoRAFormat(), IA3Format())
+PEFT_FORMATS: tuple[PeftFormat, ...] = (BitFitFormat(), LoRAFormat(), IA3Format(), LayerNormFormat(), VeRAFormat())
 """The formats of Hugging Face PEFT that kpeft reads and writes; of several that would do, the first is taken."""
 
 

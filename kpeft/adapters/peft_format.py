@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,10 +11,13 @@ from keras import ops
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
-from kpeft.adapters.peft_names import PeftName, from_peft, peft_name, to_peft
+from kpeft.adapters.peft_modules import modules_to_save
+from kpeft.adapters.peft_names import BASE, PeftName, from_peft, peft_name, to_peft
 from kpeft.methods import Method
 from kpeft.sites import Layout
-from kpeft.targets import NamedLayer, named_layers
+from kpeft.targets import NamedLayer, head_layers, named_layers
+
+logger = logging.getLogger("kpeft")
 
 
 class PeftFormat(ABC):
@@ -81,16 +85,38 @@ class PeftFormat(ABC):
             ValueError: If the tensors do not fit the model.
         """
         names = self._all_names(adaptation)
+        variables = adaptation.trained_variables()
+        kept = _unsaved_head(adaptation, names, tensors)
+        names = {path: name for path, name in names.items() if path not in kept}
         keys = {name.key for name in names.values()}
         require_same(keys, set(tensors) - set(self.extra(adaptation, names, tensors)))
-        variables = adaptation.trained_variables()
-        return {path: from_peft(name, tensors[name.key], tuple(variables[path].shape)) for path, name in names.items()}
+        values = {p: from_peft(name, tensors[name.key], tuple(variables[p].shape)) for p, name in names.items()}
+        return {**values, **{path: ops.convert_to_numpy(variables[path].value) for path in kept}}
 
     def _all_names(self, adaptation: Adaptation) -> dict[str, PeftName]:
         names = self.names(adaptation)
         if names is None:
             raise ValueError("the model has adapted layers that Hugging Face's model has not.")
         return names
+
+
+def _unsaved_head(adaptation: Adaptation, names: Mapping[str, PeftName], tensors: Tensors) -> set[str]:
+    """Returns the variables of the head that a file leaves out with their whole module, where it holds another one.
+
+    Of DeBERTa's and DistilBERT's heads, PEFT by itself saves the classifier and not the layer before it.
+    """
+    head = head_layers(Layout.of(adaptation.model))
+    tops = {path: modules_to_save(name.key.removeprefix(BASE)) for path, name in names.items() if _layer(path) in head}
+    held = {modules_to_save(key.removeprefix(BASE)) for key in tensors}
+    if held.isdisjoint(tops.values()):
+        return set()
+    for top in sorted(set(tops.values()) - held):
+        logger.warning("the adapter holds no %s, a part of the head: the model keeps its own.", top)
+    return {path for path, top in tops.items() if top not in held}
+
+
+def _layer(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def require_same(expected: set[str], received: set[str]) -> None:

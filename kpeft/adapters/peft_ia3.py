@@ -83,7 +83,7 @@ class IA3Format(PeftFormat):
         if not adapted:
             raise no_target(layout, targets)
         inputs = [linear[module] for module in adapted if _is_feedforward(module, feedforward)]
-        values = {
+        values: dict[str, Any] = {
             "targets": kpeft_targets(layout, [linear[module] for module in adapted]),
             "feedforward": kpeft_targets(layout, inputs) if inputs else (),
             "train_head": train_head,
@@ -105,6 +105,6 @@ def _scales_inputs(adaptation: Adaptation, path: str) -> bool:
     return layer.scale_inputs
 
 
-def _is_feedforward(module: str, names: str | list[str]) -> bool:
+def _is_feedforward(module: str, names: Any) -> bool:
     """PEFT's own rule, which unlike that for targets looks at the end of the name whatever stands before it."""
     return re.fullmatch(names, module) is not None if isinstance(names, str) else module.endswith(tuple(names))

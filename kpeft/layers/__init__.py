@@ -5,6 +5,7 @@ from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+from kpeft.layers.vera import VeRALinear, VeRAProjection
 
 __all__ = [
     "AdapterLayer",
@@ -15,4 +16,6 @@ __all__ = [
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",
+    "VeRALinear",
+    "VeRAProjection",
 ]

@@ -8,6 +8,7 @@ from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method, Rate
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
+from kpeft.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -18,6 +19,20 @@ METHODS: dict[str, type[Method]] = {
     "lora": LoRA,
     "dora": DoRA,
     "ia3": IA3,
+    "vera": VeRA,
 }
 
-__all__ = ["IA3", "METHODS", "BitFit", "DoRA", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "Rate"]
+__all__ = [
+    "IA3",
+    "METHODS",
+    "BitFit",
+    "DoRA",
+    "Freeze",
+    "Full",
+    "HeadOnly",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "Rate",
+    "VeRA",
+]

@@ -37,14 +37,10 @@ class IA3(Method):
     )
 
     def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
-        from kpeft.targets import is_linear, resolve
+        from kpeft.targets import resolve, resolve_linear
 
-        sites = resolve(layout, self.targets)
+        sites = resolve_linear(layout, self.targets)
         feedforward = resolve(layout, self.feedforward, option="feedforward")
-        for path in sites:
-            if not is_linear(layout.layers[path]):
-                kind = type(layout.layers[path]).__name__
-                raise ValueError(f"(IA)³ adapts Dense and EinsumDense layers, but target {path} is a {kind}.")
         return {path: _wrap(path in feedforward) for path in sites}
 
     def trained(self, layout: Layout) -> set[str]:
