@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, Prefix, Prompt, PTuning
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -34,6 +34,9 @@ _MODULES = {
     "BitFit": "kpeft.methods",
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
+    "Prompt": "kpeft.methods",
+    "PTuning": "kpeft.methods",
+    "Prefix": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -58,7 +61,10 @@ __all__ = [
     "LayerNorm",
     "LoRA",
     "Method",
+    "PTuning",
     "ParameterCounts",
+    "Prefix",
+    "Prompt",
     "RunConfig",
     "RunResult",
     "TrainingConfig",

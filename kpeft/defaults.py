@@ -28,6 +28,9 @@ LEARNING_RATES: dict[str, Default] = {
     "bitfit": Default(1e-3, _BITFIT),
     "layernorm": Default(1e-3, "as for BitFit, whose parameters it shares"),
     "lora": Default(5e-4, _LORA),
+    "prompt": Default(1e-3, "Hugging Face PEFT's example of prompt tuning: MRPC, 20 epochs"),
+    "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
+    "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {

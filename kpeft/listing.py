@@ -14,6 +14,9 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "layernorm": (39_938, 630_530),
     "freeze": (21_855_746, 21_855_746),
     "lora": (296_450, 887_042),
+    "prompt": (16_898, 607_490),
+    "p-tuning": (1_788_674, 2_379_266),
+    "prefix": (370_178, 960_770),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method
+from kpeft.methods.p_tuning import PTuning
+from kpeft.methods.prefix import Prefix
+from kpeft.methods.prompt import Prompt
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 
 METHODS: dict[str, type[Method]] = {
@@ -14,6 +17,21 @@ METHODS: dict[str, type[Method]] = {
     "layernorm": LayerNorm,
     "freeze": Freeze,
     "lora": LoRA,
+    "prompt": Prompt,
+    "p-tuning": PTuning,
+    "prefix": Prefix,
 }
 
-__all__ = ["METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method"]
+__all__ = [
+    "METHODS",
+    "BitFit",
+    "Freeze",
+    "Full",
+    "HeadOnly",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "PTuning",
+    "Prefix",
+    "Prompt",
+]
