@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, Prefix, Prompt, PTuning
+    from kpeft.methods import (
+        IA3,
+        METHODS,
+        BitFit,
+        Freeze,
+        Full,
+        HeadOnly,
+        LayerNorm,
+        LoRA,
+        Method,
+        Prefix,
+        Prompt,
+        PTuning,
+        VeRA,
+    )
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -34,6 +48,8 @@ _MODULES = {
     "BitFit": "kpeft.methods",
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
+    "IA3": "kpeft.methods",
+    "VeRA": "kpeft.methods",
     "Prompt": "kpeft.methods",
     "PTuning": "kpeft.methods",
     "Prefix": "kpeft.methods",
@@ -50,6 +66,7 @@ _MODULES = {
 _SUBMODULES = ("layers",)
 
 __all__ = [
+    "IA3",
     "METHODS",
     "TASKS",
     "Adaptation",
@@ -68,6 +85,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "TrainingConfig",
+    "VeRA",
     "__version__",
     "adapt",
     "load_adapter",

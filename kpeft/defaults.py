@@ -28,6 +28,8 @@ LEARNING_RATES: dict[str, Default] = {
     "bitfit": Default(1e-3, _BITFIT),
     "layernorm": Default(1e-3, "as for BitFit, whose parameters it shares"),
     "lora": Default(5e-4, _LORA),
+    "ia3": Default(3e-3, "Liu et al., 2022, arXiv 2205.05638: T-Few, with Adafactor"),
+    "vera": Default(5e-3, "ten times LoRA's: what is trained only scales a small random product"),
     "prompt": Default(1e-3, "Hugging Face PEFT's example of prompt tuning: MRPC, 20 epochs"),
     "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
     "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),

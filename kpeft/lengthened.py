@@ -21,8 +21,9 @@ def lengthen(layout: Layout, embed: Embed, *, pool_first: bool) -> tuple[keras.M
     """Makes a classifier with virtual tokens among the word embeddings.
 
     It shares the encoder's layers with `layout.model`. The head's are copies, so that training them leaves that model's
-    outputs as they are. The masks, positions and segments (0 at virtual tokens) are as long as the sequence. What leaves
-    the encoder is as long as the rows again: the real tokens, but for the first, which is the token that the head reads.
+    outputs as they are. The masks, positions and segments (0 at virtual tokens) are as long as the sequence. What
+    leaves the encoder is as long as the rows again: the real tokens, but for the first, which is the one that the head
+    reads.
 
     Args:
         layout: A Functional classifier with a KerasHub encoder of a known family in its graph.
@@ -38,7 +39,7 @@ def lengthen(layout: Layout, embed: Embed, *, pool_first: bool) -> tuple[keras.M
     model, encoder = layout.model, layout.layers.get(layout.backbone)
     if layout.family is None or encoder is None or encoder not in getattr(model, "operations", []):
         raise ValueError(
-            f"virtual tokens need a classifier around a KerasHub encoder, both Functional; model {model.name!r} is none."
+            f"virtual tokens need a Functional classifier around a KerasHub encoder; model {model.name!r} is none."
         )
     if not is_graph(encoder) or not isinstance(model.input, dict) or not isinstance(encoder.input, dict):
         raise ValueError(

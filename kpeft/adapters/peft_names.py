@@ -7,7 +7,7 @@ split into heads. Transposing and reshaping goes both ways.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,15 @@ class PeftName:
     Attributes:
         key: The tensor's key.
         transposed: Whether the tensor is a matrix (out, in); else it only has other axes.
+        shape: The axes of a tensor that is not transposed, as for `reshape`.
     """
 
     key: str
     transposed: bool
+    shape: tuple[int, ...] = (-1,)
 
 
-def peft_name(path: str, layers: dict[str, NamedLayer], adapted: Iterable[str]) -> PeftName | None:
+def peft_name(path: str, layers: Mapping[str, NamedLayer], adapted: Iterable[str]) -> PeftName | None:
     """Returns the PEFT name of a variable, or `None` where Hugging Face's model has no such tensor.
 
     Args:
@@ -56,7 +58,7 @@ def peft_name(path: str, layers: dict[str, NamedLayer], adapted: Iterable[str]) 
 def to_peft(name: PeftName, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Returns a Keras variable's value as PEFT stores it."""
     if not name.transposed:
-        return value.reshape(-1)
+        return value.reshape(name.shape)
     inputs = value.ndim - 1 if name.key.endswith("lora_A.weight") else 1  # how many axes are inputs
     return np.ascontiguousarray(value.reshape(math.prod(value.shape[:inputs]), -1).T)
 

@@ -2,6 +2,17 @@
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+from kpeft.layers.vera import VeRALinear, VeRAProjection
 
-__all__ = ["AdapterLayer", "FastDropout", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]
+__all__ = [
+    "AdapterLayer",
+    "FastDropout",
+    "IA3Linear",
+    "LoRADense",
+    "LoRAEinsumDense",
+    "MergeableAdapter",
+    "VeRALinear",
+    "VeRAProjection",
+]

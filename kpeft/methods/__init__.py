@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
+from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method
 from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
+from kpeft.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -17,12 +19,15 @@ METHODS: dict[str, type[Method]] = {
     "layernorm": LayerNorm,
     "freeze": Freeze,
     "lora": LoRA,
+    "ia3": IA3,
+    "vera": VeRA,
     "prompt": Prompt,
     "p-tuning": PTuning,
     "prefix": Prefix,
 }
 
 __all__ = [
+    "IA3",
     "METHODS",
     "BitFit",
     "Freeze",
@@ -34,4 +39,5 @@ __all__ = [
     "PTuning",
     "Prefix",
     "Prompt",
+    "VeRA",
 ]

@@ -61,7 +61,7 @@ class Prefix(Method):
             )
         shared: list[PrefixProjection] = []
         positions = [path for path, layer in layout.layers.items() if is_position_embedding(layer)]
-        return {path: self._shift for path in positions} | {path: self._attend(shared) for path in attention}
+        return dict.fromkeys(positions, self._shift) | {path: self._attend(shared) for path in attention}
 
     def _shift(self, layer: Any, seed: int) -> AdapterLayer:
         from kpeft.layers.prompt import ShiftedPositions

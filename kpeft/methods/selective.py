@@ -80,15 +80,33 @@ class Freeze(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm(Method):
-    """LayerNorm tuning: scales and offsets of every LayerNorm (Zhao et al., 2023, https://arxiv.org/abs/2312.11420)."""
+    """LayerNorm tuning: scales and offsets of every LayerNorm (Zhao et al., 2023, https://arxiv.org/abs/2312.11420).
+
+    Attributes:
+        terms: Which of them: names of the model's family (attention_layernorm output_layernorm embeddings_layernorm) or
+            regular expressions over layer paths. `None` is all of them.
+    """
 
     name: ClassVar[str] = "layernorm"
     summary: ClassVar[str] = "scale and offset of every LayerNorm"
 
+    terms: tuple[str, ...] | None = field(
+        default=None, metadata={"help": "whose scales and offsets, e.g. output_layernorm; all by default"}
+    )
+
     def trained(self, layout: Layout) -> set[str]:
         import keras
+
+        from kpeft.targets import resolve
 
         norms = {path for path, layer in layout.layers.items() if isinstance(layer, keras.layers.LayerNormalization)}
         if not norms:
             raise ValueError(f"model {layout.model.name!r} has no LayerNormalization layer to tune.")
+        if self.terms is not None:
+            chosen = resolve(layout, self.terms, option="terms")
+            for path in chosen:
+                if path not in norms:
+                    kind = type(layout.layers[path]).__name__
+                    raise ValueError(f"terms={self.terms!r} name {path}, a {kind} and no LayerNormalization layer.")
+            norms = set(chosen)
         return {path for path in layout.variables if path.rpartition("/")[0] in norms}
