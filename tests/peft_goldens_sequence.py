@@ -1,4 +1,4 @@
-"""Writes tests/goldens/peft/{prompt,p_tuning,prefix}_*: soft prompts and prefixes of Hugging Face PEFT, and their logits.
+"""Writes tests/goldens/peft/{prompt,p_tuning,prefix}_*: virtual tokens of Hugging Face PEFT, and logits.
 
 Needs torch, transformers and peft. The files were written with torch 2.13.0, transformers 5.23.0 and peft 0.21.2.
 """

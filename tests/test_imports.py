@@ -127,9 +127,8 @@ def test_methods_import_upwards_only_where_they_are_used() -> None:
     for module, path in modules().items():
         if module.startswith("kpeft.methods"):
             below = {name for name in imports(path, inside_functions=True) if name.startswith("kpeft.")}
-            allowed = tuple(
-                f"kpeft.{name}" for name in ("methods", "layers", "targets", "sites", "lengthened", "families")
-            )
+            names = ("methods", "layers", "targets", "sites", "lengthened", "families")
+            allowed = tuple(f"kpeft.{name}" for name in names)
             assert {name for name in below if not name.startswith(allowed)} == set()
 
 

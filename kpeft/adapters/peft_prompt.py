@@ -16,7 +16,7 @@ from keras import ops
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
 from kpeft.adapters.peft_config import COMMON, check_fields
-from kpeft.adapters.peft_format import PeftFormat
+from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_modules import head_fields, saves_head
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.layers.prefix import PrefixAttention
@@ -93,7 +93,9 @@ class _VirtualTokens(PeftFormat):
         if surplus:
             raise ValueError(f"the adapter holds {surplus[0]}, which the model has no place for.")
         if network:
-            own = {path: network[key] for path, key in self._keys(adaptation).items() if key in network}
+            keys = self._keys(adaptation)
+            require_same(set(keys.values()), set(network))
+            own = {path: network[key] for path, key in keys.items()}
         else:
             own = dict(self.from_embeddings(adaptation, tensors[EMBEDDINGS]))
         return {**super().values(adaptation, head), **own}

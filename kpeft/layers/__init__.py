@@ -4,15 +4,23 @@ from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+from kpeft.layers.p_tuning import EncodedPrompt
+from kpeft.layers.prefix import PrefixAttention, PrefixProjection
+from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 
 __all__ = [
     "AdapterLayer",
+    "EncodedPrompt",
     "FastDropout",
     "IA3Linear",
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",
+    "PrefixAttention",
+    "PrefixProjection",
+    "PromptEmbedding",
+    "ShiftedPositions",
     "VeRALinear",
     "VeRAProjection",
 ]
