@@ -17,8 +17,23 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import IA3, METHODS, BitFit, DoRA, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, VeRA
-from kpeft.results import RunResult
+    from kpeft.methods import (
+        IA3,
+        METHODS,
+        BitFit,
+        DoRA,
+        Freeze,
+        Full,
+        HeadOnly,
+        LayerNorm,
+        LoRA,
+        Method,
+        Prefix,
+        Prompt,
+        PTuning,
+        VeRA,
+    )
+    from kpeft.results import RunResult
 
 # In the order a user meets them.
 _MODULES = {
@@ -37,6 +52,9 @@ _MODULES = {
     "IA3": "kpeft.methods",
     "DoRA": "kpeft.methods",
     "VeRA": "kpeft.methods",
+    "Prompt": "kpeft.methods",
+    "PTuning": "kpeft.methods",
+    "Prefix": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -63,7 +81,10 @@ __all__ = [
     "LayerNorm",
     "LoRA",
     "Method",
+    "PTuning",
     "ParameterCounts",
+    "Prefix",
+    "Prompt",
     "RunConfig",
     "RunResult",
     "TrainingConfig",

@@ -17,7 +17,7 @@ from keras import ops
 
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Method, Rate
+from kpeft.methods.method import Lengthening, Method, Rate
 from kpeft.sites import (
     Layout,
     TrainableFlags,
@@ -62,8 +62,10 @@ class Adaptation:
         adapters: Mapping[str, AdapterLayer],
         flags: TrainableFlags,
         trained: Iterable[str],
+        original: Any = None,
     ) -> None:
         self.model = model
+        self._original = model if original is None else original
         self.method = method
         self.adapters = dict(adapters)
         self.merged = False
@@ -126,8 +128,12 @@ class Adaptation:
         as before `adapt` either way.
 
         Returns:
-            The model.
+            The model that the method was put on; of a method that made a new model that is another than `model`, which
+            is then of no more use.
         """
+        if self._original is not self.model:
+            self._flags.restore()
+            return self._original
         if not self.merged:
             self._assign(self._start)
             for adapter in self.adapters.values():
@@ -212,13 +218,16 @@ class Adaptation:
 def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     """Puts a method on a model, in place: wraps the layers it names and freezes all that it does not train.
 
+    A method with virtual tokens in the sequence makes a new model instead. That shares the encoder's weights, which
+    stay frozen until `detach`, with `model`, whose outputs stay what they are, also while the new model is trained.
+
     Args:
         model: A KerasHub text classifier or any built `keras.Model`. If it is compiled, its compilation is cleared.
         method: What to do, such as `kpeft.LoRA(rank=8)`.
         seed: Decides where new weights start and what the adapters' dropout drops.
 
     Returns:
-        The adaptation; `adaptation.model` is `model`.
+        The adaptation; `adaptation.model` is `model`, or the new model.
 
     Raises:
         ValueError: If the model is not built, or the method does not fit it. The model is then as it was.
@@ -226,6 +235,8 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(f"adapt needs a built keras.Model: call it once on data, or build it. Received: {model!r}")
     layout = Layout.of(model)
+    if isinstance(method, Lengthening):
+        return _adapt_anew(layout, method, seed)
     plan = method.plan(layout)
     flags = TrainableFlags.of(model)
     trained = {id(layout.variables[path]) for path in plan.trained}
@@ -248,3 +259,19 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
     return Adaptation(model, method, adapters, flags, plan.trained)
+
+
+def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
+    flags = TrainableFlags.of(layout.model)
+    try:
+        model, adapters = method.lengthen(layout, seed)
+    except Exception:
+        flags.restore()
+        raise
+    new = Layout.of(model)
+    paths = method.trained_with_head(new)
+    trained = {id(new.variables[path]) for path in paths}
+    for adapter in adapters.values():
+        trained |= {id(variable) for variable in adapter.own_trainable_variables}
+    set_trainable(model, trained)
+    return Adaptation(model, method, adapters, flags, paths, original=layout.model)

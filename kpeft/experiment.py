@@ -16,14 +16,15 @@ import numpy as np
 import psutil
 
 from kpeft.adaptation import Adaptation, adapt
-from kpeft.adapters import load_adapter, save_adapter
-from kpeft.backbones.loading import Backbone, check_max_length, load_backbone
+from kpeft.adapters import adapter_method, load_adapter, save_adapter
+from kpeft.backbones.loading import Backbone, check_max_length, check_virtual_tokens, load_backbone
 from kpeft.config import DataConfig, RunConfig
 from kpeft.files import replacing
 from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
+from kpeft.methods import Method
 from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
@@ -77,7 +78,8 @@ def run_experiment(config: RunConfig) -> RunResult:
     source = open_source(data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir, offline=config.data.offline)
     seed = config.training.seed
     backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=POLICIES[config.precision])
-    data = load_data(task, source, backbone, config.data)
+    virtual = method_of(config, backbone.classifier).positions
+    data = load_data(task, source, backbone, config.data, virtual)
     if task.regression and backbone.head_is_new and data.train is not None:
         start_at_mean(backbone.classifier, data.train)
     adaptation = place_method(backbone.classifier, config)
@@ -86,7 +88,7 @@ def run_experiment(config: RunConfig) -> RunResult:
         clear_output(output)
     if data.train is None:
         trained = None
-        write_predictions(output, task, predict_logits(backbone.classifier, _required(data.unlabelled), EVAL_BATCH))
+        write_predictions(output, task, predict_logits(adaptation.model, _required(data.unlabelled), EVAL_BATCH))
     else:
         trained = fine_tune(adaptation, task, data, config)
         save_adapter(adaptation, output / ADAPTER)
@@ -151,12 +153,23 @@ def clear_output(folder: Path) -> None:
             each.rmdir()
 
 
-def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig) -> Data:
-    """Reads and tokenises all rows of a run."""
+def method_of(config: RunConfig, model: keras.Model) -> Method:
+    """Returns the method of a run: the one asked for, or else the adapter's."""
+    return _required(config.method) if config.adapter is None else adapter_method(model, config.adapter)
+
+
+def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig, virtual: int) -> Data:
+    """Reads and tokenises all rows of a run, cut so that they leave the method `virtual` of the model's positions.
+
+    Raises:
+        ValueError: If there are too few positions.
+    """
     check_max_length(backbone, config.max_length)
+    check_virtual_tokens(backbone, virtual)
+    max_length = min(config.max_length, backbone.max_length - virtual)
 
     def encoded(split: str, limit: int | None = None) -> EncodedRows:
-        return encode(source.rows(task, split).head(limit), backbone.tokenizer, config.max_length)
+        return encode(source.rows(task, split).head(limit), backbone.tokenizer, max_length)
 
     return Data(
         source=source.name,

@@ -17,6 +17,9 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "ia3": (66_050, 656_642),
     "dora": (314_882, 905_474),
     "vera": (26_114, 616_706),
+    "prompt": (16_898, 607_490),
+    "p-tuning": (1_788_674, 2_379_266),
+    "prefix": (370_178, 960_770),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

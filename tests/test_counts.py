@@ -27,7 +27,7 @@ def roberta() -> Any:
 def trainable(model: Any, method: kpeft.Method) -> int:
     adaptation = kpeft.adapt(model, method)
     counts = adaptation.parameter_counts()
-    assert counts.trainable == sum(v.value.size for v in model.trainable_variables)
+    assert counts.trainable == sum(v.value.size for v in adaptation.model.trainable_variables)
     adaptation.detach()
     return counts.trainable
 

@@ -13,12 +13,23 @@ from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_ia3 import IA3Format
 from kpeft.adapters.peft_layernorm import LayerNormFormat
 from kpeft.adapters.peft_lora_format import LoRAFormat
+from kpeft.adapters.peft_prompt import PrefixFormat, PromptFormat, PTuningFormat
 from kpeft.adapters.peft_vera import VeRAFormat
+from kpeft.methods import Method
 from kpeft.sites import Layout
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["adapter_method", "load_adapter", "save_adapter"]
 
-PEFT_FORMATS: tuple[PeftFormat, ...] = (BitFitFormat(), LoRAFormat(), IA3Format(), LayerNormFormat(), VeRAFormat())
+PEFT_FORMATS: tuple[PeftFormat, ...] = (
+    BitFitFormat(),
+    LoRAFormat(),
+    IA3Format(),
+    LayerNormFormat(),
+    VeRAFormat(),
+    PromptFormat(),
+    PTuningFormat(),
+    PrefixFormat(),
+)
 """The formats of Hugging Face PEFT that kpeft reads and writes; of several that would do, the first is taken."""
 
 
@@ -55,16 +66,9 @@ def load_adapter(model: Any, folder: str | Path) -> Adaptation:
     """
     folder = find_folder(folder)
     config, tensors = read_config(folder), read_tensors(folder)
-    peft = next((each for each in PEFT_FORMATS if each.reads(config)), None)
+    peft = _format(config)
     try:
-        if peft is not None:
-            method = peft.method(Layout.of(model), config)
-        elif config["peft_type"].startswith(PREFIX):
-            method = native_method(config)
-        else:
-            known = ", ".join(dict.fromkeys(each.peft_type for each in PEFT_FORMATS))
-            raise ValueError(f"peft_type {config['peft_type']!r} is not supported; {known} and kpeft's own are.")
-        adaptation = adapt(model, method)
+        adaptation = adapt(model, _method(model, config, tensors))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     try:
@@ -73,6 +77,34 @@ def load_adapter(model: Any, folder: str | Path) -> Adaptation:
         adaptation.detach()
         raise ValueError(f"{folder}: {error}") from error
     return adaptation
+
+
+def adapter_method(model: Any, folder: str | Path) -> Method:
+    """Returns the method of a saved adapter, for a given model.
+
+    Raises:
+        ValueError: If the files are damaged or do not fit the model.
+    """
+    folder = find_folder(folder)
+    config, tensors = read_config(folder), read_tensors(folder)
+    try:
+        return _method(model, config, tensors)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _format(config: dict[str, Any]) -> PeftFormat | None:
+    return next((each for each in PEFT_FORMATS if each.reads(config)), None)
+
+
+def _method(model: Any, config: dict[str, Any], tensors: Tensors) -> Method:
+    peft = _format(config)
+    if peft is not None:
+        return peft.method_for(Layout.of(model), config, tensors)
+    if config["peft_type"].startswith(PREFIX):
+        return native_method(config)
+    known = ", ".join(dict.fromkeys(each.peft_type for each in PEFT_FORMATS))
+    raise ValueError(f"peft_type {config['peft_type']!r} is not supported; {known} and kpeft's own are.")
 
 
 def _assign(adaptation: Adaptation, values: Tensors) -> None:

@@ -42,6 +42,10 @@ class PeftFormat(ABC):
             ValueError: If the config asks for what kpeft does not do, or does not fit the model.
         """
 
+    def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
+        """Returns the method of a file's config, for a format where the tensors matter, too."""
+        return self.method(layout, config)
+
     def reads(self, config: Mapping[str, Any]) -> bool:
         """Whether a config is of this format."""
         return bool(config["peft_type"] == self.peft_type)

@@ -5,17 +5,25 @@ from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+from kpeft.layers.p_tuning import EncodedPrompt
+from kpeft.layers.prefix import PrefixAttention, PrefixProjection
+from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 
 __all__ = [
     "AdapterLayer",
     "DoRADense",
     "DoRAEinsumDense",
+    "EncodedPrompt",
     "FastDropout",
     "IA3Linear",
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",
+    "PrefixAttention",
+    "PrefixProjection",
+    "PromptEmbedding",
+    "ShiftedPositions",
     "VeRALinear",
     "VeRAProjection",
 ]

@@ -7,6 +7,9 @@ from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method, Rate
+from kpeft.methods.p_tuning import PTuning
+from kpeft.methods.prefix import Prefix
+from kpeft.methods.prompt import Prompt
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 from kpeft.methods.vera import VeRA
 
@@ -20,6 +23,9 @@ METHODS: dict[str, type[Method]] = {
     "dora": DoRA,
     "ia3": IA3,
     "vera": VeRA,
+    "prompt": Prompt,
+    "p-tuning": PTuning,
+    "prefix": Prefix,
 }
 
 __all__ = [
@@ -33,6 +39,9 @@ __all__ = [
     "LayerNorm",
     "LoRA",
     "Method",
+    "PTuning",
+    "Prefix",
+    "Prompt",
     "Rate",
     "VeRA",
 ]

@@ -58,6 +58,11 @@ class Method(ABC):
 
     train_head: bool = field(default=True, metadata={"help": "train the whole head; false freezes its kernels"})
 
+    @property
+    def positions(self) -> int:
+        """How many of the model's positions the method itself takes up; rows may be so much shorter at most."""
+        return 0
+
     def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
         """Returns how to wrap which layers; nothing, for a method without layers of its own."""
         return {}
@@ -80,6 +85,14 @@ class Method(ABC):
         Raises:
             ValueError: If an option does not fit the model, or nothing would be trained.
         """
+        trained = self.trained_with_head(layout)
+        wraps = self.wraps(layout)
+        if not trained and not wraps:
+            raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
+        return Plan(wraps, frozenset(trained))
+
+    def trained_with_head(self, layout: Layout) -> set[str]:
+        """Returns the paths of the model's own variables that the method trains."""
         from kpeft.targets import head_layers
 
         head = {path for path in layout.variables if path.rpartition("/")[0] in head_layers(layout)}
@@ -88,10 +101,20 @@ class Method(ABC):
             trained |= head
         else:
             trained -= {path for path in head if not is_bias(path)}
-        wraps = self.wraps(layout)
-        if not trained and not wraps:
-            raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
-        return Plan(wraps, frozenset(trained))
+        return trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengthening(Method):
+    """A method whose virtual tokens lengthen the sequence: it makes a new model and leaves the one it is put on."""
+
+    @abstractmethod
+    def lengthen(self, layout: Layout, seed: int) -> tuple[Any, Mapping[str, AdapterLayer]]:
+        """Returns a model around the layers of another, and the adapter layers in it by structural path.
+
+        Raises:
+            ValueError: If the model is none that can be lengthened.
+        """
 
 
 def is_bias(path: str) -> bool:
