@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Prefix,
         Prompt,
         PTuning,
+        Union,
         VeRA,
     )
     from kpeft.results import RunResult
@@ -55,6 +56,7 @@ _MODULES = {
     "Prompt": "kpeft.methods",
     "PTuning": "kpeft.methods",
     "Prefix": "kpeft.methods",
+    "Union": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -88,6 +90,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "TrainingConfig",
+    "Union",
     "VeRA",
     "__version__",
     "adapt",

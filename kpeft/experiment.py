@@ -201,7 +201,7 @@ def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
             f"--method {config.method.name} does not fit --adapter {config.adapter}, "
             f"which holds {adaptation.method.name}."
         )
-    if config.method not in (None, adaptation.method, type(adaptation.method)()):
+    if config.method not in (None, adaptation.method, adaptation.method.with_defaults()):
         raise ValueError(
             f"the options of --adapter {config.adapter} are {adaptation.method}. Received: {config.method}"
         )

@@ -11,6 +11,7 @@ from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
+from kpeft.methods.union import Union
 from kpeft.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
@@ -43,5 +44,6 @@ __all__ = [
     "Prefix",
     "Prompt",
     "Rate",
+    "Union",
     "VeRA",
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from kpeft.layers.adapter_layer import AdapterLayer
+    from kpeft.methods.union import Union
     from kpeft.sites import Layout
 
 BIASES = ("bias", "beta")
@@ -57,6 +58,17 @@ class Method(ABC):
     summary: ClassVar[str]
 
     train_head: bool = field(default=True, metadata={"help": "train the whole head; false freezes its kernels"})
+
+    def __add__(self, other: Method) -> Union:
+        """Returns both methods at once."""
+        from kpeft.methods.union import Union
+
+        parts = (each.parts if isinstance(each, Union) else (each,) for each in (self, other))
+        return Union(parts=tuple(part for several in parts for part in several))
+
+    def with_defaults(self) -> Method:
+        """Returns the same method with every option as it comes."""
+        return type(self)()
 
     @property
     def positions(self) -> int:
