@@ -124,11 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=f"kpeft {__version__}")
     add("--list", action="store_true", help="show methods, tasks and their trainable parameters, and end")
     add("--task", metavar="TASK", help=" ".join(TASKS))
-    add(
-        "--method",
-        metavar="METHOD",
-        help=f"{' '.join(METHODS)}; lora+bitfit is both, and a flag goes to all that have it",
-    )
+    add("--method", metavar="METHOD", help=f"{' '.join(METHODS)}; several with +, such as lora+bitfit")
     add(
         "--preset", help="KerasHub preset, kaggle://…, hf://…, a local folder, or minilm (default bert_base_en_uncased)"
     )
