@@ -31,6 +31,7 @@ CASES = {
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
     "vera": kpeft.VeRA(rank=5, dropout=0.1),
     "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
+    "union": kpeft.LoRA(rank=2, train_head=False) + kpeft.BitFit(terms=("output",)),
     "ia3": kpeft.IA3(),
     "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
     "prompt": kpeft.Prompt(tokens=3),

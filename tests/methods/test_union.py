@@ -35,19 +35,16 @@ def test_one_part_that_trains_the_head_is_enough(second: bool) -> None:
 
 def test_the_parts_changes_add_up() -> None:
     """With LoRA on the query and a scale on the value, each as it is alone."""
-    parts: dict[str, Any] = {
-        "lora_b": kpeft.LoRA(targets="query"),
-        "ia3_scale": kpeft.IA3(targets="value", feedforward=()),
-    }
+    lora, ia3 = kpeft.LoRA(targets="query"), kpeft.IA3(targets="value", feedforward=())
     model, rng = tiny_classifier("bert"), np.random.default_rng(0)
     batch = tiny_batch(model)
-    adaptation = kpeft.adapt(model, parts["lora_b"] + parts["ia3_scale"], seed=3)
+    adaptation = kpeft.adapt(model, lora + ia3, seed=3)
     values = {p: rng.normal(1, 0.3, v.shape) for p, v in adaptation.trained_variables().items()}
     for path, variable in adaptation.trained_variables().items():
         variable.assign(values[path])
     expected = np.asarray(model(batch))
     adaptation.detach()
-    for part in parts.values():
+    for part in (lora, ia3):
         alone = kpeft.adapt(model, part)
         for path, variable in alone.trained_variables().items():
             variable.assign(values[path])
@@ -77,5 +74,5 @@ def test_what_does_not_go_together(make: Any, message: str) -> None:
 
 
 def test_two_parts_on_one_layer_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"methods lora and ia3 both adapt layer .*/value: give one of them other"):
+    with pytest.raises(ValueError, match=r"methods lora and ia3 both adapt layer .*/value: give one other targets"):
         kpeft.adapt(tiny_classifier("bert"), kpeft.LoRA() + kpeft.IA3())
