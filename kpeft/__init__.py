@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
     from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.named import NamedAdapters
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -36,6 +37,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
+    "NamedAdapters": "kpeft.named",
     "load_model": "kpeft.backbones",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
@@ -58,6 +60,7 @@ __all__ = [
     "LayerNorm",
     "LoRA",
     "Method",
+    "NamedAdapters",
     "ParameterCounts",
     "RunConfig",
     "RunResult",
