@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Union,
         VeRA,
     )
+    from kpeft.named import NamedAdapters
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -59,6 +60,7 @@ _MODULES = {
     "Union": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
+    "NamedAdapters": "kpeft.named",
     "load_model": "kpeft.backbones",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
@@ -83,6 +85,7 @@ __all__ = [
     "LayerNorm",
     "LoRA",
     "Method",
+    "NamedAdapters",
     "PTuning",
     "ParameterCounts",
     "Prefix",

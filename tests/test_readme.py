@@ -79,7 +79,7 @@ def test_there_is_one_command_to_run_and_one_to_test() -> None:
     assert ["pytest" in line for line in lines] == [False, True]
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["encoder", "layers"])
+@pytest.mark.parametrize("code", PYTHON, ids=["encoder", "layers", "named"])
 def test_the_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
