@@ -13,6 +13,7 @@ from kpeft._version import __version__
 if TYPE_CHECKING:
     from kpeft.adaptation import Adaptation, ParameterCounts, adapt
     from kpeft.adapters import load_adapter, save_adapter
+    from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
@@ -36,6 +37,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
+    "combine_adapters": "kpeft.adapters.combine",
     "load_model": "kpeft.backbones",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
@@ -64,6 +66,7 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "adapt",
+    "combine_adapters",
     "load_adapter",
     "load_classifier",
     "load_model",
