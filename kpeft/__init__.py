@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kpeft.adapters import load_adapter, save_adapter
     from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
+    from kpeft.backbones.huggingface_export import save_huggingface
+    from kpeft.backbones.kerashub_export import save_kerashub
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
@@ -39,6 +41,8 @@ _MODULES = {
     "load_adapter": "kpeft.adapters",
     "combine_adapters": "kpeft.adapters.combine",
     "load_model": "kpeft.backbones",
+    "save_huggingface": "kpeft.backbones.huggingface_export",
+    "save_kerashub": "kpeft.backbones.kerashub_export",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
     "DataConfig": "kpeft.config",
@@ -72,6 +76,8 @@ __all__ = [
     "load_model",
     "run_experiment",
     "save_adapter",
+    "save_huggingface",
+    "save_kerashub",
 ]
 
 
