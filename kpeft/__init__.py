@@ -13,7 +13,10 @@ from kpeft._version import __version__
 if TYPE_CHECKING:
     from kpeft.adaptation import Adaptation, ParameterCounts, adapt
     from kpeft.adapters import load_adapter, save_adapter
+    from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
+    from kpeft.backbones.huggingface_export import save_huggingface
+    from kpeft.backbones.kerashub_export import save_kerashub
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
@@ -61,7 +64,10 @@ _MODULES = {
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "NamedAdapters": "kpeft.named",
+    "combine_adapters": "kpeft.adapters.combine",
     "load_model": "kpeft.backbones",
+    "save_huggingface": "kpeft.backbones.huggingface_export",
+    "save_kerashub": "kpeft.backbones.kerashub_export",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
     "DataConfig": "kpeft.config",
@@ -97,11 +103,14 @@ __all__ = [
     "VeRA",
     "__version__",
     "adapt",
+    "combine_adapters",
     "load_adapter",
     "load_classifier",
     "load_model",
     "run_experiment",
     "save_adapter",
+    "save_huggingface",
+    "save_kerashub",
 ]
 
 

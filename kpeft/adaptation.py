@@ -89,18 +89,32 @@ class Adaptation:
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
         return ParameterCounts(sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes))
 
-    def merge(self) -> None:
+    def merge(self, *, safe: bool = False) -> None:
         """Folds what was learned into the model: it computes the same, with less work, and `detach` will keep it.
 
         Selective methods have nothing to fold; merging only makes `detach` keep what they trained.
 
+        Args:
+            safe: Check that every merged layer holds finite numbers only. If one does not, the model is bit for bit
+                what it was.
+
         Raises:
-            ValueError: If the model is merged already, or an adapter cannot be folded into a kernel.
+            ValueError: If the model is merged already, an adapter cannot be folded into a kernel, or with `safe` a
+                merged layer holds a number that is not finite.
         """
         if self.merged:
             raise ValueError("the adaptation is merged already; call unmerge() first.")
-        for adapter in self._mergeable():
-            adapter.merge()
+        merged: list[MergeableAdapter] = []
+        try:
+            for path, adapter in self._mergeable().items():
+                adapter.merge()
+                merged.append(adapter)
+                if safe and not all(np.isfinite(ops.convert_to_numpy(v.value)).all() for v in adapter.base.weights):
+                    raise ValueError(f"merging layer {path} gives numbers that are not finite; nothing was merged.")
+        except Exception:
+            for adapter in merged:
+                adapter.unmerge()
+            raise
         self.merged = True
 
     def unmerge(self) -> None:
@@ -111,12 +125,12 @@ class Adaptation:
         """
         if not self.merged:
             raise ValueError("the adaptation is not merged; there is nothing to unmerge.")
-        for adapter in self._mergeable():
+        for adapter in self._mergeable().values():
             adapter.unmerge()
         self.merged = False
 
-    def _mergeable(self) -> list[MergeableAdapter]:
-        mergeable = [adapter for adapter in self.adapters.values() if isinstance(adapter, MergeableAdapter)]
+    def _mergeable(self) -> dict[str, MergeableAdapter]:
+        mergeable = {path: each for path, each in self.adapters.items() if isinstance(each, MergeableAdapter)}
         if len(mergeable) < len(self.adapters):
             raise ValueError(f"method {self.method.name!r} has layers that cannot be merged into a kernel.")
         return mergeable
@@ -185,6 +199,21 @@ class Adaptation:
         path = Path(path)
         if path.suffix != ".keras":
             raise ValueError(f"save_model writes a .keras file. Received: path={str(path)!r}")
+        with self.plain() as model, replacing(path) as temporary, uncompiled(model):
+            model.save(temporary)
+
+    @contextmanager
+    def plain(self) -> Iterator[Any]:
+        """Within the context the model is merged and has no adapters and its own trainable flags, as after `detach`.
+
+        Meant for writing the model; it is afterwards what it was.
+
+        Yields:
+            The model.
+
+        Raises:
+            ValueError: If an adapter cannot be folded into a kernel.
+        """
         merged = self.merged
         if not merged:
             self.merge()
@@ -192,8 +221,7 @@ class Adaptation:
         self._show_bases()
         self._flags.restore()
         try:
-            with replacing(path) as temporary, uncompiled(self.model):
-                self.model.save(temporary)
+            yield self.model
         finally:
             for adapter in self.adapters.values():
                 replace_layer(self.model, adapter.base, adapter)

@@ -31,6 +31,7 @@ from kpeft.training import Evaluation, TrainingResult, predict_logits, train, tr
 from kpeft.training.batches import RowSource
 from kpeft.training.loop import CHECKPOINTS, HISTORY
 from kpeft.training.timing import Timer
+from kpeft.warm_start import choose_head
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.tsv"
@@ -190,12 +191,14 @@ def start_at_mean(classifier: keras.Model, rows: EncodedRows) -> None:
 def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
     """Puts the run's method on the model, with the weights of `config.adapter` if there is one.
 
+    The head of an adapter of another task is left out.
+
     Raises:
         ValueError: If the method asked for is not the adapter's.
     """
     if config.adapter is None:
         return adapt(model, _required(config.method), seed=config.training.seed)
-    adaptation = load_adapter(model, config.adapter)
+    adaptation = load_adapter(model, config.adapter, head=choose_head(model, config.adapter, get_task(config.task)))
     if config.method is not None and config.method.name != adaptation.method.name:
         raise ValueError(
             f"--method {config.method.name} does not fit --adapter {config.adapter}, "

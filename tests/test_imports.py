@@ -25,7 +25,7 @@ LAYERS = (
     ("kpeft.methods",),
     ("kpeft.adaptation",),
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
-    ("kpeft.at_once", "kpeft.summary", "kpeft.named"),
+    ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start"),
     ("kpeft.backbones", "kpeft.training"),
     ("kpeft.experiment",),
     ("kpeft.shared_model", "kpeft.many_runs"),

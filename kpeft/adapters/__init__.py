@@ -7,6 +7,7 @@ from typing import Any
 
 from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors, write_folder
+from kpeft.adapters.heads import head_keys, label_count
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
 from kpeft.adapters.peft_bitfit import BitFitFormat
 from kpeft.adapters.peft_format import PeftFormat, require_same
@@ -18,7 +19,9 @@ from kpeft.adapters.peft_vera import VeRAFormat
 from kpeft.methods import Method
 from kpeft.sites import Layout
 
-__all__ = ["adapter_method", "load_adapter", "save_adapter"]
+__all__ = ["HEAD_CHOICES", "adapter_labels", "adapter_method", "load_adapter", "save_adapter"]
+
+HEAD_CHOICES = ("keep", "drop")
 
 PEFT_FORMATS: tuple[PeftFormat, ...] = (
     BitFitFormat(),
@@ -43,20 +46,36 @@ def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
         adaptation: What to save, merged or not.
         folder: Where to write adapter_config.json and adapter_model.safetensors; made if need be.
     """
+    write_folder(Path(folder), *_files(adaptation))
+
+
+def _files(adaptation: Adaptation) -> tuple[dict[str, Any], Tensors]:
+    """Returns what both files of an adapter hold."""
     peft = next((each for each in PEFT_FORMATS if each.writes(adaptation)), None)
     if peft is None:
-        write_folder(Path(folder), native_config(adaptation), native_tensors(adaptation))
-    else:
-        write_folder(Path(folder), peft.config(adaptation), peft.tensors(adaptation))
+        return native_config(adaptation), native_tensors(adaptation)
+    return peft.config(adaptation), peft.tensors(adaptation)
 
 
-def load_adapter(model: Any, folder: str | Path) -> Adaptation:
+def adapter_labels(model: Any, folder: str | Path) -> int | None:
+    """Returns for how many labels the head in an adapter's folder is, or `None` where it holds no head.
+
+    Args:
+        model: A model of the architecture that the adapter was trained on, with any number of labels.
+        folder: As `load_adapter` takes it.
+    """
+    return label_count(Layout.of(model), read_tensors(find_folder(folder)))
+
+
+def load_adapter(model: Any, folder: str | Path, *, head: str = "keep") -> Adaptation:
     """Puts a saved adapter on a fresh model.
 
     Args:
-        model: A model of the architecture and label count that the adapter was trained on, not adapted.
+        model: A model of the architecture that the adapter was trained on, not adapted.
         folder: What `save_adapter` or Hugging Face PEFT wrote; for a PEFT adapter with a name, the folder around it
             will do.
+        head: `"keep"` takes the adapter's head, if it holds one, which must be for as many labels as the model's.
+            `"drop"` leaves the model its own, to go on with another task.
 
     Returns:
         The adaptation, as after training.
@@ -64,6 +83,8 @@ def load_adapter(model: Any, folder: str | Path) -> Adaptation:
     Raises:
         ValueError: If the files are damaged or do not fit the model, whose weights are then as they were.
     """
+    if head not in HEAD_CHOICES:
+        raise ValueError(f"head must be one of {', '.join(HEAD_CHOICES)}. Received: head={head!r}")
     folder = find_folder(folder)
     config, tensors = read_config(folder), read_tensors(folder)
     peft = _format(config)
@@ -71,6 +92,11 @@ def load_adapter(model: Any, folder: str | Path) -> Adaptation:
         adaptation = adapt(model, _method(model, config, tensors))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+    if head == "drop":
+        _, own = _files(adaptation)
+        layout = Layout.of(model)
+        body = tensors.keys() - head_keys(layout, tensors)
+        tensors = {**{key: tensors[key] for key in body}, **{key: own[key] for key in head_keys(layout, own)}}
     try:
         _assign(adaptation, tensors if peft is None else peft.values(adaptation, tensors))
     except ValueError as error:
