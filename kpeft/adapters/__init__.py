@@ -32,9 +32,20 @@ def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
         adaptation: What to save, merged or not.
         folder: Where to write adapter_config.json and adapter_model.safetensors; made if need be.
     """
+    merged = adaptation.merged
+    if merged:  # a trained bias may hold a change, too
+        adaptation.unmerge()
+    try:
+        _write(adaptation, Path(folder))
+    finally:
+        if merged:
+            adaptation.merge()
+
+
+def _write(adaptation: Adaptation, folder: Path) -> None:
     names = _peft_names(adaptation)
     if names is None:
-        write_folder(Path(folder), native_config(adaptation), native_tensors(adaptation))
+        write_folder(folder, native_config(adaptation), native_tensors(adaptation))
         return
     layout = Layout.of(adaptation.model)
     layers = {path: layer for path, layer in adaptation.adapters.items() if isinstance(layer, LoRALayer)}
@@ -45,7 +56,7 @@ def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
     )
     variables = adaptation.trained_variables()
     tensors = {names[path].key: to_peft(names[path], ops.convert_to_numpy(v.value)) for path, v in variables.items()}
-    write_folder(Path(folder), config, {**tensors, **_head_bias_copies(adaptation, layout, names, tensors)})
+    write_folder(folder, config, {**tensors, **_head_bias_copies(adaptation, layout, names, tensors)})
 
 
 def load_adapter(model: Any, folder: str | Path) -> Adaptation:
