@@ -79,7 +79,7 @@ class Adaptation:
         return dict(self._start)
 
     def rates(self) -> dict[str, Rate]:
-        """Returns the rates of variables that the method trains faster, slower or later than others, by structural path.
+        """Returns, by path, the rates of variables that the method trains faster, slower or later than others.
 
         `kpeft.run` and `kpeft.training.train` follow them; an optimiser of your own knows nothing of them.
         """
