@@ -81,7 +81,10 @@ class Adaptation:
         return dict(self._start)
 
     def rates(self) -> dict[str, Rate]:
-        """Returns the rates of the variables that the method trains faster, slower or later than the run says."""
+        """Returns, by path, the rates of variables that the method trains faster, slower or later than others.
+
+        `kpeft.run` and `kpeft.training.train` follow them; an optimiser of your own knows nothing of them.
+        """
         return dict(self.method.rates(Layout.of(self.model)))
 
     def parameter_counts(self) -> ParameterCounts:

@@ -46,7 +46,14 @@ def save_adapter(adaptation: Adaptation, folder: str | Path) -> None:
         adaptation: What to save, merged or not.
         folder: Where to write adapter_config.json and adapter_model.safetensors; made if need be.
     """
-    write_folder(Path(folder), *_files(adaptation))
+    merged = adaptation.merged
+    if merged:  # a trained bias may hold a change, too
+        adaptation.unmerge()
+    try:
+        write_folder(Path(folder), *_files(adaptation))
+    finally:
+        if merged:
+            adaptation.merge()
 
 
 def _files(adaptation: Adaptation) -> tuple[dict[str, Any], Tensors]:

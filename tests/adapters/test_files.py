@@ -87,6 +87,16 @@ def test_options_survive(method: Any, tmp_path: Path) -> None:
     assert {path: layer.scaling for path, layer in loaded.adapters.items()} == scales
 
 
+def test_a_merged_adapter_is_saved_as_it_was(tmp_path: Path) -> None:
+    """Its bias is trained, and holds the change's bias while merged."""
+    adaptation = saved(tmp_path / "plain", kpeft.LoRA(rank=2, lora_bias=True, bias="lora_only"))
+    adaptation.merge()
+    kpeft.save_adapter(adaptation, tmp_path / "merged")
+    assert adaptation.merged
+    plain, merged = (tmp_path / name / "adapter_model.safetensors" for name in ("plain", "merged"))
+    assert merged.read_bytes() == plain.read_bytes()
+
+
 def test_a_model_of_no_family_uses_structural_paths(tmp_path: Path) -> None:
     def make() -> Any:
         return keras.Sequential(
