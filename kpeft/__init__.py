@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import IA3, METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, VeRA
+    from kpeft.methods import IA3, METHODS, BitFit, Bottleneck, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, VeRA
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -36,6 +36,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "IA3": "kpeft.methods",
     "VeRA": "kpeft.methods",
+    "Bottleneck": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -54,6 +55,7 @@ __all__ = [
     "TASKS",
     "Adaptation",
     "BitFit",
+    "Bottleneck",
     "DataConfig",
     "Freeze",
     "Full",

@@ -112,7 +112,10 @@ class Adaptation:
     def _mergeable(self) -> list[MergeableAdapter]:
         mergeable = [adapter for adapter in self.adapters.values() if isinstance(adapter, MergeableAdapter)]
         if len(mergeable) < len(self.adapters):
-            raise ValueError(f"method {self.method.name!r} has layers that cannot be merged into a kernel.")
+            raise ValueError(
+                f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
+                "was learned with save_adapter."
+            )
         return mergeable
 
     def detach(self) -> Any:

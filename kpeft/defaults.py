@@ -30,6 +30,7 @@ LEARNING_RATES: dict[str, Default] = {
     "lora": Default(5e-4, _LORA),
     "ia3": Default(3e-3, "Liu et al., 2022, arXiv 2205.05638: T-Few, with Adafactor"),
     "vera": Default(5e-3, "ten times LoRA's: what is trained only scales a small random product"),
+    "bottleneck": Default(3e-4, "the code of Houlsby et al., 2019, arXiv 1902.00751"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {

@@ -16,6 +16,7 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "lora": (296_450, 887_042),
     "ia3": (66_050, 656_642),
     "vera": (26_114, 616_706),
+    "bottleneck": (2_419_202, 3_009_794),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

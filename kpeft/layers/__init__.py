@@ -1,6 +1,7 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
@@ -13,6 +14,9 @@ __all__ = [
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",
+    "ParallelDown",
+    "ParallelUp",
+    "SequentialBottleneck",
     "VeRALinear",
     "VeRAProjection",
 ]

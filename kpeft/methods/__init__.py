@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
+from kpeft.methods.bottleneck import Bottleneck
 from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method
@@ -18,6 +19,19 @@ METHODS: dict[str, type[Method]] = {
     "lora": LoRA,
     "ia3": IA3,
     "vera": VeRA,
+    "bottleneck": Bottleneck,
 }
 
-__all__ = ["IA3", "METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "VeRA"]
+__all__ = [
+    "IA3",
+    "METHODS",
+    "BitFit",
+    "Bottleneck",
+    "Freeze",
+    "Full",
+    "HeadOnly",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "VeRA",
+]
