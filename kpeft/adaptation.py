@@ -135,7 +135,10 @@ class Adaptation:
     def _mergeable(self) -> dict[str, MergeableAdapter]:
         mergeable = {path: each for path, each in self.adapters.items() if isinstance(each, MergeableAdapter)}
         if len(mergeable) < len(self.adapters):
-            raise ValueError(f"method {self.method.name!r} has layers that cannot be merged into a kernel.")
+            raise ValueError(
+                f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
+                "was learned with save_adapter."
+            )
         return mergeable
 
     def detach(self) -> Any:

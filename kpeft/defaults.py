@@ -34,6 +34,7 @@ LEARNING_RATES: dict[str, Default] = {
     "prompt": Default(1e-3, "Hugging Face PEFT's example of prompt tuning: MRPC, 20 epochs"),
     "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
     "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),
+    "bottleneck": Default(3e-4, "the code of Houlsby et al., 2019, arXiv 1902.00751"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {

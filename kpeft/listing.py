@@ -20,6 +20,7 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "prompt": (16_898, 607_490),
     "p-tuning": (1_788_674, 2_379_266),
     "prefix": (370_178, 960_770),
+    "bottleneck": (2_419_202, 3_009_794),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

@@ -20,7 +20,7 @@ CASES = {
     "head": kpeft.HeadOnly(),
     "freeze": kpeft.Freeze(layers=1),
     "bitfit": kpeft.BitFit(),
-    "bitfit-terms": kpeft.BitFit(terms=("query", "output_layernorm"), train_head=False),
+    "bitfit-terms": kpeft.BitFit(terms=("value", "output_layernorm"), train_head=False),
     "layernorm": kpeft.LayerNorm(),
     "layernorm-terms": kpeft.LayerNorm(terms=("output_layernorm",), train_head=False),
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
@@ -42,6 +42,25 @@ CASES = {
 }
 ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "dora", "ia3", "vera", "prompt", "prefix")
 VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
+    "bottleneck": kpeft.Bottleneck(size=3),
+    "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
+    "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
+}
+# What the first step may leave where it is: factors whose partner starts at zero, and biases of the keys, some of which
+# never matter to softmax.
+LATER = ("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias")
+ONE_EACH = (
+    "full",
+    "head",
+    "freeze",
+    "bitfit",
+    "layernorm",
+    "lora-all",
+    "ia3",
+    "vera",
+    "bottleneck",
+    "bottleneck-parallel",
+)
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
@@ -104,6 +123,11 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     moved = {path for path, value in values(adapted).items() if not np.array_equal(value, at_start[path])}
     # Where B starts at zero, the first step moves no A; some biases of the keys never matter to softmax.
     still = {path for path in set(trained) - moved if not path.endswith(("/lora_a", "/key/bias", "/vera_lambda_d"))}
+    assert counts.trainable == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    at_start = values(model)
+    fit_one_step(model, eager=eager)
+    moved = {path for path, value in values(model).items() if not np.array_equal(value, at_start[path])}
+    still = {path for path in set(trained) - moved if not path.endswith(LATER)}
     assert moved <= set(trained)
     assert not still, f"declared trainable, but did not move: {sorted(still)}"
     if adapted is not model:
@@ -167,6 +191,18 @@ def check_states(family: Any, method: Any, run: Any) -> None:
 
 
 def check_merge(adaptation: Any, run: Any, original: Any, adapted: Any) -> None:
+    with adaptation.disabled():
+        np.testing.assert_array_equal(run(model, batch), original)
+    np.testing.assert_array_equal(run(model, batch), adapted)
+    if not all(isinstance(adapter, MergeableAdapter) for adapter in adaptation.adapters.values()):
+        with pytest.raises(
+            ValueError, match=r"cannot be merged into a kernel; keep what was learned with save_adapter"
+        ):
+            adaptation.merge()
+        np.testing.assert_array_equal(run(model, batch), adapted)
+        adaptation.detach()
+        np.testing.assert_array_equal(run(model, batch), original)
+        return
     adaptation.merge()
     np.testing.assert_allclose(run(), adapted, rtol=1e-4, atol=2e-5)
     with adaptation.disabled():

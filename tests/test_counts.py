@@ -41,6 +41,8 @@ def trainable(model: Any, method: kpeft.Method) -> int:
         (kpeft.LoRA(rank=8), 296_450),
         (kpeft.BitFit(), 104_450),
         (kpeft.BitFit(train_head=False), 102_914),
+        (kpeft.BitFit(terms=("value",), train_head=False), 9_216),
+        (kpeft.IA3(train_head=False), 64_512),
         (kpeft.HeadOnly(), 1_538),
         (kpeft.Full(), 109_483_778),
         (kpeft.Full(train_head=False), 109_483_778 - 1_536),

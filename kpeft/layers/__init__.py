@@ -1,6 +1,7 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
@@ -20,9 +21,12 @@ __all__ = [
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",
+    "ParallelDown",
+    "ParallelUp",
     "PrefixAttention",
     "PrefixProjection",
     "PromptEmbedding",
+    "SequentialBottleneck",
     "ShiftedPositions",
     "VeRALinear",
     "VeRAProjection",

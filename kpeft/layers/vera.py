@@ -1,6 +1,6 @@
 """VeRA: trained scales of one frozen random low-rank change that layers share.
 
-Kopiczko et al., 2024, https://arxiv.org/abs/2310.11454
+Kopiczko et al., 2023, https://arxiv.org/abs/2310.11454
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class VeRALinear(MergeableAdapter):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "projection": keras.saving.serialize_keras_object(self.projection),
+            "projection": self.projection,  # Keras serialises it, and notes there that layers share it
             "dropout": self.dropout_rate,
             "d_initial": self.d_initial,
             "seed": self.seed,
@@ -156,5 +156,7 @@ class VeRALinear(MergeableAdapter):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        projection = keras.saving.deserialize_keras_object(config["projection"])
+        projection = config["projection"]
+        if not isinstance(projection, VeRAProjection):
+            projection = keras.saving.deserialize_keras_object(projection)
         return super().from_config({**config, "projection": projection})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
+from kpeft.methods.bottleneck import Bottleneck
 from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
@@ -27,12 +28,14 @@ METHODS: dict[str, type[Method]] = {
     "prompt": Prompt,
     "p-tuning": PTuning,
     "prefix": Prefix,
+    "bottleneck": Bottleneck,
 }
 
 __all__ = [
     "IA3",
     "METHODS",
     "BitFit",
+    "Bottleneck",
     "DoRA",
     "Freeze",
     "Full",

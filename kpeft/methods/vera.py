@@ -1,4 +1,4 @@
-"""VeRA: trained scales of one frozen random low-rank change (Kopiczko et al., 2024, https://arxiv.org/abs/2310.11454)."""
+"""VeRA: trained scales of one frozen random low-rank change (Kopiczko et al., 2023, https://arxiv.org/abs/2310.11454)."""
 
 from __future__ import annotations
 
