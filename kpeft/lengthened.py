@@ -11,7 +11,7 @@ from keras import ops
 from kpeft.graphs import inputs_like, is_graph, is_slice, run_graph
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions, is_position_embedding
-from kpeft.sites import Layout, build_in_place, walk
+from kpeft.sites import Layout, backbone_name, build_in_place, walk
 
 Embed = Callable[[Any], PromptEmbedding]
 """Makes the layer that puts virtual tokens among the embeddings of another: (token embedding) -> layer."""
@@ -45,7 +45,7 @@ def lengthen(layout: Layout, embed: Embed, *, pool_first: bool) -> tuple[keras.M
         raise ValueError(
             f"virtual tokens need a model of named inputs, token_ids and padding_mask; {model.name!r} is none."
         )
-    longer = _Encoder(encoder, layout.backbone.rpartition("/")[2], embed, pool_first)
+    longer = _Encoder(encoder, backbone_name(layout.family), embed, pool_first)
     inputs = inputs_like(model.input)
     copies: dict[int, Any] = {}
 

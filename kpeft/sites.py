@@ -137,7 +137,12 @@ def _family_of(layer: Any) -> Family | None:
     for ancestor in type(layer).__mro__:  # the nearest first: XLM-RoBERTa's class derives from RoBERTa's
         if ancestor.__name__ in by_class:
             return by_class[ancestor.__name__]
-    return next((f for f in FAMILIES.values() if _component(layer.name, layer) == to_snake_case(f.backbone)), None)
+    return next((f for f in FAMILIES.values() if _component(layer.name, layer) == backbone_name(f)), None)
+
+
+def backbone_name(family: Family) -> str:
+    """Returns the name by which a plain model is known to be, or to be part of, a backbone of a family."""
+    return to_snake_case(family.backbone)
 
 
 def build_in_place(wrapper: AdapterLayer) -> None:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.linear import full
 from kpeft.layers.prompt import PromptEmbedding
 
 ENCODERS = ("mlp", "lstm")
@@ -74,7 +75,7 @@ class EncodedPrompt(PromptEmbedding):
         return [*super().own_trainable_variables, *self.encoder.trainable_variables]
 
     def prompt(self, training: bool | None = None) -> Any:
-        return self.encoder(ops.expand_dims(self.embedding, 0), training=training)[0]
+        return self.encoder(ops.expand_dims(full(self.embedding), 0), training=training)[0]
 
     def get_config(self) -> dict[str, Any]:
         own = {"encoder": self.kind, "hidden": self.hidden, "layers": self.layer_count, "dropout": self.dropout_rate}
@@ -104,7 +105,7 @@ def _lstm(hidden: int, name: str, seed: int | None) -> Any:
             recurrent_initializer=_uniform(hidden, seed, f"{name}/{direction}/recurrent"),
             bias_initializer=_uniform(hidden, seed, f"{name}/{direction}/bias"),
             dtype="float32",
-            name=direction,
+            name="lstm" if direction == "forward" else "backward_lstm",
         )
 
     return keras.layers.Bidirectional(

@@ -12,6 +12,7 @@ from keras import ops
 
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.linear import full
 from kpeft.layers.p_tuning import dense
 
 
@@ -41,7 +42,7 @@ class PrefixProjection(keras.layers.Layer):
 
     def rows(self) -> Any:
         """Returns h."""
-        return self.dense(self.embedding)
+        return self.dense(full(self.embedding))
 
     def get_config(self) -> dict[str, Any]:
         own = {"tokens": self.tokens, "width": self.width, "hidden": self.hidden, "seed": self.seed}
@@ -106,7 +107,7 @@ class PrefixAttention(AdapterLayer):
     def prefix(self) -> Any:
         """Returns keys and values, (n, 2, heads, head_dim)."""
         if self.projection is None:
-            return self.own_prefix
+            return full(self.own_prefix)
         shape = (self.tokens, 2, self.base.num_heads, self.base.key_dim)
         return ops.reshape(self.last(self.projection.rows()), shape)
 

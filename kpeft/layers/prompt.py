@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.adapter_layer import AdapterLayer
+from kpeft.layers.linear import full
 
 STARTS = ("random", "vocabulary")
 
@@ -62,7 +63,7 @@ class PromptEmbedding(AdapterLayer):
 
     def prompt(self, training: bool | None = None) -> Any:
         """Returns the virtual tokens, (n, d)."""
-        return self.embedding
+        return full(self.embedding)
 
     def call(self, token_ids: Any, padding_mask: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Returns the longer embeddings, (batch, length + n, d), and their padding mask."""
