@@ -39,9 +39,6 @@ CASES = {
     "p-tuning": kpeft.PTuning(tokens=2),
     "prefix": kpeft.Prefix(tokens=2),
     "prefix-projection": kpeft.Prefix(tokens=3, projection=True, hidden=5, dropout=0.1, train_head=False),
-}
-ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all", "dora", "ia3", "vera", "prompt", "prefix")
-VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
     "bottleneck": kpeft.Bottleneck(size=3),
     "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
     "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
@@ -56,11 +53,15 @@ ONE_EACH = (
     "bitfit",
     "layernorm",
     "lora-all",
+    "dora",
     "ia3",
     "vera",
     "bottleneck",
     "bottleneck-parallel",
+    "prompt",
+    "prefix",
 )
+VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
