@@ -108,13 +108,11 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     start = model(tiny_batch(model))
     before = values(model)
     adaptation = kpeft.adapt(model, method, seed=3)
-    assert adaptation.model is model
-    # PiSSA splits the kernel in two, which adds up to it up to rounding.
-    np.testing.assert_allclose(model(tiny_batch(model)), start, rtol=0, atol=1e-5 if case_rounds(method) else 0)
     adapted = adaptation.model
     assert (adapted is model) is not isinstance(method, Lengthening)
     if not isinstance(method, kpeft.Prefix):  # which starts with random keys
-        np.testing.assert_array_equal(model(tiny_batch(model)), start)
+        # PiSSA splits the kernel in two, which adds up to it up to rounding.
+        np.testing.assert_allclose(model(tiny_batch(model)), start, rtol=0, atol=1e-5 if case_rounds(method) else 0)
     trained = adaptation.trained_variables()
     assert {id(v) for v in trained.values()} == {id(v) for v in adapted.trainable_variables}
     counts = adaptation.parameter_counts()
@@ -122,12 +120,6 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     at_start = values(adapted)
     fit_one_step(adapted, eager=eager)
     moved = {path for path, value in values(adapted).items() if not np.array_equal(value, at_start[path])}
-    # Where B starts at zero, the first step moves no A; some biases of the keys never matter to softmax.
-    still = {path for path in set(trained) - moved if not path.endswith(("/lora_a", "/key/bias", "/vera_lambda_d"))}
-    assert counts.trainable == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    at_start = values(model)
-    fit_one_step(model, eager=eager)
-    moved = {path for path, value in values(model).items() if not np.array_equal(value, at_start[path])}
     still = {path for path in set(trained) - moved if not path.endswith(LATER)}
     assert moved <= set(trained)
     assert not still, f"declared trainable, but did not move: {sorted(still)}"
@@ -185,25 +177,14 @@ def check_states(family: Any, method: Any, run: Any) -> None:
     if all(isinstance(adapter, MergeableAdapter) for adapter in adaptation.adapters.values()):
         check_merge(adaptation, lambda: run(model, batch), original, adapted)
         return
-    with pytest.raises(ValueError, match="cannot be merged"):
+    with pytest.raises(ValueError, match=r"cannot be merged into a kernel; keep what was learned with save_adapter"):
         adaptation.merge()
+    np.testing.assert_array_equal(run(adaptation.model, batch), adapted)
     assert adaptation.detach() is model
     np.testing.assert_array_equal(run(model, batch), original)
 
 
 def check_merge(adaptation: Any, run: Any, original: Any, adapted: Any) -> None:
-    with adaptation.disabled():
-        np.testing.assert_array_equal(run(model, batch), original)
-    np.testing.assert_array_equal(run(model, batch), adapted)
-    if not all(isinstance(adapter, MergeableAdapter) for adapter in adaptation.adapters.values()):
-        with pytest.raises(
-            ValueError, match=r"cannot be merged into a kernel; keep what was learned with save_adapter"
-        ):
-            adaptation.merge()
-        np.testing.assert_array_equal(run(model, batch), adapted)
-        adaptation.detach()
-        np.testing.assert_array_equal(run(model, batch), original)
-        return
     adaptation.merge()
     np.testing.assert_allclose(run(), adapted, rtol=1e-4, atol=2e-5)
     with adaptation.disabled():

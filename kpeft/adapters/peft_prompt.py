@@ -133,7 +133,7 @@ class PromptFormat(_VirtualTokens):
     """`PROMPT_TUNING`: virtual tokens before the word embeddings."""
 
     peft_type = "PROMPT_TUNING"
-    methods = (Prompt,)
+    methods: tuple[type[Method], ...] = (Prompt,)
     own_fields = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
 
     def writes(self, adaptation: Adaptation) -> bool:
@@ -155,8 +155,8 @@ class PromptFormat(_VirtualTokens):
 
     def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
         method = super().method_for(layout, config, tensors)
-        sampled = isinstance(method, Prompt) and config.get("prompt_tuning_init") == "SAMPLE_VOCAB"
-        return Prompt(tokens=method.tokens, init="vocabulary") if sampled else method
+        sampled = config.get("prompt_tuning_init") == "SAMPLE_VOCAB"
+        return Prompt(tokens=method.tokens, init="vocabulary") if isinstance(method, Prompt) and sampled else method
 
     def plain(self, values: dict[str, Any]) -> Method:
         return Prompt(**values)

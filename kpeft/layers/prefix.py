@@ -144,7 +144,9 @@ class PrefixAttention(AdapterLayer):
         output = base.output_dense(output)
         return (output, scores) if return_attention_scores else output
 
-    def compute_output_shape(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> Any:
+    def compute_output_shape(  # type: ignore[override]  # attention's inputs are several
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> Any:
         return self.base.compute_output_shape(query_shape, value_shape, key_shape)
 
     def get_config(self) -> dict[str, Any]:

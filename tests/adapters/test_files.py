@@ -36,7 +36,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "adapter_model.safetensors"
     tensors = dict(load_file(path))
     change(tensors)

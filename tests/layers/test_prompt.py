@@ -70,7 +70,7 @@ def test_positions(length: int) -> None:
     x = np.zeros((2, length, 6))
     prefix = ShiftedPositions(base, tokens=3)
     inside = ShiftedPositions(base, tokens=2, leading=3)
-    expected = {(True, True): range(3, 3 + length), (True, False): range(length)}
+    expected: dict[Any, Any] = {(True, True): range(3, 3 + length), (True, False): range(length)}
     expected |= {(False, True): range(length), (False, False): [0, 1, 2, *range(1, length - 2)]}
     for layer in (prefix, inside):
         for on in (True, False):
