@@ -348,7 +348,7 @@ def test_layers_that_compute_different_things_cannot_take_turns() -> None:
         def get_config(self) -> Any:
             return {**super().get_config(), "width": self.rank}
 
-    class Widening(Halving):
+    class Widening(Halving):  # type: ignore[misc]
         def _wrap(self, rank: int, alpha: float) -> Any:
             return lambda layer, seed: Wide(layer, rank=rank, seed=seed, name=layer.name)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
@@ -133,7 +133,7 @@ class PromptFormat(_VirtualTokens):
     """`PROMPT_TUNING`: virtual tokens before the word embeddings."""
 
     peft_type = "PROMPT_TUNING"
-    methods: tuple[type[Method], ...] = (Prompt,)
+    methods: ClassVar[tuple[type[Method], ...]] = (Prompt,)
     own_fields = ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path")
 
     def writes(self, adaptation: Adaptation) -> bool:
