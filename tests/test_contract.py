@@ -59,6 +59,7 @@ ONE_EACH = (
     "bottleneck",
     "bottleneck-parallel",
     "prompt",
+    "p-tuning",
     "prefix",
 )
 VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
@@ -96,11 +97,18 @@ def case_rounds(method: Any) -> bool:
     return isinstance(method, kpeft.LoRA) and method.init == "pissa"
 
 
-@pytest.fixture(params=CASES)
-def method(request: Any, family: Any) -> Any:
-    if not fits(family, CASES[request.param]):
-        pytest.skip("refused, see tests/layers/test_prefix.py")
-    return CASES[request.param]
+# Every method on every family; further options of a method on two of them, and on the others where there is time.
+PAIRS = [
+    pytest.param(
+        family,
+        case,
+        marks=() if case in ONE_EACH or family in ("bert", "roberta") else pytest.mark.slow,
+        id=f"{family}-{case}",
+    )
+    for family in FAMILIES
+    for case in CASES
+    if fits(family, CASES[case])
+]
 
 
 def check_training(family: Any, method: Any, *, eager: Any) -> None:
@@ -131,8 +139,9 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     assert all(np.array_equal(after[path], before[path]) for path in before)
 
 
-def test_only_what_is_declared_moves(family: Any, method: Any) -> None:
-    check_training(family, method, eager=True)
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_only_what_is_declared_moves(family: Any, case: Any) -> None:
+    check_training(family, CASES[case], eager=True)
 
 
 @pytest.mark.parametrize(("family", "case"), JITTED)
@@ -141,13 +150,15 @@ def test_only_what_is_declared_moves_in_a_jitted_step(family: Any, case: Any) ->
 
 
 @pytest.mark.slow
-def test_whole_matrix_jitted(family: Any, method: Any) -> None:
-    check_training(family, method, eager=False)
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_whole_matrix_jitted(family: Any, case: Any) -> None:
+    check_training(family, CASES[case], eager=False)
 
 
-def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, method: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, case: Any, tmp_path: Any) -> None:
     model = tiny_classifier(family)
-    adaptation = kpeft.adapt(model, method, seed=3)
+    adaptation = kpeft.adapt(model, CASES[case], seed=3)
     disturb(adaptation)
     kpeft.save_adapter(adaptation, tmp_path)
     fresh = tiny_classifier(family)
@@ -200,8 +211,9 @@ def check_merge(adaptation: Any, run: Any, original: Any, adapted: Any) -> None:
     np.testing.assert_allclose(run(), adapted, rtol=1e-4, atol=2e-5)
 
 
-def test_merged_and_disabled(family: Any, method: Any) -> None:
-    check_states(family, method, lambda model, batch: np.asarray(model(batch)))
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_merged_and_disabled(family: Any, case: Any) -> None:
+    check_states(family, CASES[case], lambda model, batch: np.asarray(model(batch)))
 
 
 @pytest.mark.parametrize(("family", "case"), JITTED)
