@@ -99,12 +99,7 @@ def case_rounds(method: Any) -> bool:
 
 # Every method on every family; further options of a method on two of them, and on the others where there is time.
 PAIRS = [
-    pytest.param(
-        family,
-        case,
-        marks=() if case in ONE_EACH or family in ("bert", "roberta") else pytest.mark.slow,
-        id=f"{family}-{case}",
-    )
+    pytest.param(family, case, marks=() if case in ONE_EACH or family in ("bert", "roberta") else pytest.mark.slow)
     for family in FAMILIES
     for case in CASES
     if fits(family, CASES[case])
