@@ -123,7 +123,7 @@ def test_the_model_ends_with_the_best_weights(
     from safetensors.numpy import load_file
 
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    bias = next(value for path, value in saved.items() if path.endswith("logits/bias"))
+    bias = next(value for path, value in saved.items() if path.endswith(".classifier.bias"))
     np.testing.assert_array_equal(bias, seen[1])
     assert (seen[1] != seen[2]).any()
 

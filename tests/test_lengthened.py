@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
@@ -47,10 +48,14 @@ def test_a_prompt_that_spells_words(family: str, place: str) -> None:
     np.testing.assert_allclose(adaptation.model(batch), expected, rtol=1e-5, atol=3e-6)
 
 
+def encoder(model: Any) -> Any:
+    return next(layer for layer in model.layers if isinstance(layer, keras_hub.models.Backbone))
+
+
 def test_the_head_can_read_cls() -> None:
     model = tiny_classifier("roberta")
     batch = tiny_batch(model)
-    x = model.get_layer("roberta_backbone")(spelt_batch(batch, 0))[:, 3]
+    x = encoder(model)(spelt_batch(batch, 0))[:, 3]
     expected = np.asarray(model.get_layer("logits")(model.get_layer("pooled_dense")(x)))
     adaptation = kpeft.adapt(model, kpeft.Prompt(tokens=3, pool="cls"))
     spell(adaptation)
@@ -68,7 +73,7 @@ def test_two_prompts_on_one_encoder() -> None:
     np.testing.assert_array_equal(first.model(batch), y)
     np.testing.assert_array_equal(model(batch), original)
     assert first.model.get_layer("logits") is not model.get_layer("logits")
-    encoders = [each.get_layer("bert_backbone").get_layer("transformer_layer_0") for each in (model, second.model)]
+    encoders = [encoder(each).get_layer("transformer_layer_0") for each in (model, second.model)]
     assert encoders[0] is encoders[1]
 
 

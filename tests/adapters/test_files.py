@@ -183,5 +183,5 @@ def test_another_architecture_or_label_count_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="classifier"):
         kpeft.load_adapter(tiny_classifier("bert", num_classes=3), tmp_path)
     saved(tmp_path / "bitfit", kpeft.BitFit())
-    with pytest.raises(ValueError, match=r"lacks|no place|shape"):
+    with pytest.raises(ValueError, match="match no layer of model 'roberta_classifier'"):
         kpeft.load_adapter(tiny_classifier("roberta"), tmp_path / "bitfit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_golden(case: str, goldens_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == written.read_bytes()
     ours = json.loads((tmp_path / "adapter_config.json").read_text())
     theirs = json.loads(written.with_name("adapter_config.json").read_text())
-    assert set(ours["target_modules"]) == set(theirs["target_modules"]) or case.startswith("lora")
+    assert set(ours["target_modules"]) == set(theirs["target_modules"]) or case.startswith(("lora", "dora"))
     said_otherwise = {"base_model_name_or_path", "modules_to_save", "target_modules"}
     assert ours.keys() == theirs.keys()
     assert {k: v for k, v in ours.items() if k not in said_otherwise} == {
@@ -49,8 +50,11 @@ def test_golden(case: str, goldens_dir: Path, tmp_path: Path) -> None:
     }
 
 
-def test_what_is_not_supported_is_refused_by_name(goldens_dir: Path) -> None:
-    folder = goldens_dir / "peft_goldens" / "dora_all_linear_bert"
+def test_what_is_not_supported_is_refused_by_name(goldens_dir: Path, tmp_path: Path) -> None:
+    folder = goldens_dir / "peft_goldens" / "lora_query_value_bert"
     base = goldens_dir / "peft_goldens" / "bases" / (folder / "base.txt").read_text().strip()
-    with pytest.raises(ValueError, match="use_dora=True"):
-        kpeft.load_adapter(kpeft.load_classifier(str(base), 2), folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps({**config, "layer_replication": [[0, 1]]}))
+    with pytest.raises(ValueError, match=r"layer_replication=\[\[0, 1\]\] is not supported"):
+        kpeft.load_adapter(kpeft.load_classifier(str(base), 2), copy)
