@@ -13,11 +13,32 @@ from kpeft._version import __version__
 if TYPE_CHECKING:
     from kpeft.adaptation import Adaptation, ParameterCounts, adapt
     from kpeft.adapters import load_adapter, save_adapter
+    from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
+    from kpeft.backbones.huggingface_export import save_huggingface
+    from kpeft.backbones.kerashub_export import save_kerashub
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.methods import (
+        IA3,
+        METHODS,
+        BitFit,
+        Bottleneck,
+        DoRA,
+        Freeze,
+        Full,
+        HeadOnly,
+        LayerNorm,
+        LoRA,
+        Method,
+        Prefix,
+        Prompt,
+        PTuning,
+        Union,
+        VeRA,
+    )
+    from kpeft.named import NamedAdapters
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -34,9 +55,21 @@ _MODULES = {
     "BitFit": "kpeft.methods",
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
+    "IA3": "kpeft.methods",
+    "DoRA": "kpeft.methods",
+    "VeRA": "kpeft.methods",
+    "Prompt": "kpeft.methods",
+    "PTuning": "kpeft.methods",
+    "Prefix": "kpeft.methods",
+    "Union": "kpeft.methods",
+    "Bottleneck": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
+    "NamedAdapters": "kpeft.named",
+    "combine_adapters": "kpeft.adapters.combine",
     "load_model": "kpeft.backbones",
+    "save_huggingface": "kpeft.backbones.huggingface_export",
+    "save_kerashub": "kpeft.backbones.kerashub_export",
     "TASKS": "kpeft.glue.tasks",
     "RunConfig": "kpeft.config",
     "DataConfig": "kpeft.config",
@@ -47,28 +80,40 @@ _MODULES = {
 _SUBMODULES = ("layers",)
 
 __all__ = [
+    "IA3",
     "METHODS",
     "TASKS",
     "Adaptation",
     "BitFit",
+    "Bottleneck",
     "DataConfig",
+    "DoRA",
     "Freeze",
     "Full",
     "HeadOnly",
     "LayerNorm",
     "LoRA",
     "Method",
+    "NamedAdapters",
+    "PTuning",
     "ParameterCounts",
+    "Prefix",
+    "Prompt",
     "RunConfig",
     "RunResult",
     "TrainingConfig",
+    "Union",
+    "VeRA",
     "__version__",
     "adapt",
+    "combine_adapters",
     "load_adapter",
     "load_classifier",
     "load_model",
     "run_experiment",
     "save_adapter",
+    "save_huggingface",
+    "save_kerashub",
 ]
 
 

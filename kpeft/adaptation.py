@@ -17,7 +17,7 @@ from keras import ops
 
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Method, Plan
+from kpeft.methods.method import Lengthening, Method, Rate
 from kpeft.sites import (
     Layout,
     TrainableFlags,
@@ -62,8 +62,10 @@ class Adaptation:
         adapters: Mapping[str, AdapterLayer],
         flags: TrainableFlags,
         trained: Iterable[str],
+        original: Any = None,
     ) -> None:
         self.model = model
+        self._original = model if original is None else original
         self.method = method
         self.adapters = dict(adapters)
         self.merged = False
@@ -78,23 +80,44 @@ class Adaptation:
         """Returns what the trained variables of the model itself held before `adapt`, by structural path."""
         return dict(self._start)
 
+    def rates(self) -> dict[str, Rate]:
+        """Returns, by path, the rates of variables that the method trains faster, slower or later than others.
+
+        `kpeft.run` and `kpeft.training.train` follow them; an optimiser of your own knows nothing of them.
+        """
+        return dict(self.method.rates(Layout.of(self.model)))
+
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
         return ParameterCounts(sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes))
 
-    def merge(self) -> None:
+    def merge(self, *, safe: bool = False) -> None:
         """Folds what was learned into the model: it computes the same, with less work, and `detach` will keep it.
 
         Selective methods have nothing to fold; merging only makes `detach` keep what they trained.
 
+        Args:
+            safe: Check that every merged layer holds finite numbers only. If one does not, the model is bit for bit
+                what it was.
+
         Raises:
-            ValueError: If the model is merged already, or an adapter cannot be folded into a kernel.
+            ValueError: If the model is merged already, an adapter cannot be folded into a kernel, or with `safe` a
+                merged layer holds a number that is not finite.
         """
         if self.merged:
             raise ValueError("the adaptation is merged already; call unmerge() first.")
-        for adapter in self._mergeable():
-            adapter.merge()
+        merged: list[MergeableAdapter] = []
+        try:
+            for path, adapter in self._mergeable().items():
+                adapter.merge()
+                merged.append(adapter)
+                if safe and not all(np.isfinite(ops.convert_to_numpy(v.value)).all() for v in adapter.base.weights):
+                    raise ValueError(f"merging layer {path} gives numbers that are not finite; nothing was merged.")
+        except Exception:
+            for adapter in merged:
+                adapter.unmerge()
+            raise
         self.merged = True
 
     def unmerge(self) -> None:
@@ -105,14 +128,17 @@ class Adaptation:
         """
         if not self.merged:
             raise ValueError("the adaptation is not merged; there is nothing to unmerge.")
-        for adapter in self._mergeable():
+        for adapter in self._mergeable().values():
             adapter.unmerge()
         self.merged = False
 
-    def _mergeable(self) -> list[MergeableAdapter]:
-        mergeable = [adapter for adapter in self.adapters.values() if isinstance(adapter, MergeableAdapter)]
+    def _mergeable(self) -> dict[str, MergeableAdapter]:
+        mergeable = {path: each for path, each in self.adapters.items() if isinstance(each, MergeableAdapter)}
         if len(mergeable) < len(self.adapters):
-            raise ValueError(f"method {self.method.name!r} has layers that cannot be merged into a kernel.")
+            raise ValueError(
+                f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
+                "was learned with save_adapter."
+            )
         return mergeable
 
     def detach(self) -> Any:
@@ -122,10 +148,16 @@ class Adaptation:
         as before `adapt` either way.
 
         Returns:
-            The model.
+            The model that the method was put on; of a method that made a new model that is another than `model`, which
+            is then of no more use.
         """
+        if self._original is not self.model:
+            self._flags.restore()
+            return self._original
         if not self.merged:
             self._assign(self._start)
+            for adapter in self.adapters.values():
+                adapter.disable()
         self._show_bases()
         self._flags.restore()
         self.adapters = {}
@@ -146,15 +178,15 @@ class Adaptation:
         if merged:
             self.unmerge()
         trained = self._values(self._start)
+        self._assign(self._start)
         for adapter in self.adapters.values():
             adapter.disable()
-        self._assign(self._start)
         try:
             yield self.model
         finally:
-            self._assign(trained)
             for adapter in self.adapters.values():
                 adapter.enable()
+            self._assign(trained)
             if merged:
                 self.merge()
 
@@ -173,6 +205,21 @@ class Adaptation:
         path = Path(path)
         if path.suffix != ".keras":
             raise ValueError(f"save_model writes a .keras file. Received: path={str(path)!r}")
+        with self.plain() as model, replacing(path) as temporary, uncompiled(model):
+            model.save(temporary)
+
+    @contextmanager
+    def plain(self) -> Iterator[Any]:
+        """Within the context the model is merged and has no adapters and its own trainable flags, as after `detach`.
+
+        Meant for writing the model; it is afterwards what it was.
+
+        Yields:
+            The model.
+
+        Raises:
+            ValueError: If an adapter cannot be folded into a kernel.
+        """
         merged = self.merged
         if not merged:
             self.merge()
@@ -180,8 +227,7 @@ class Adaptation:
         self._show_bases()
         self._flags.restore()
         try:
-            with replacing(path) as temporary, uncompiled(self.model):
-                self.model.save(temporary)
+            yield self.model
         finally:
             for adapter in self.adapters.values():
                 replace_layer(self.model, adapter.base, adapter)
@@ -206,13 +252,16 @@ class Adaptation:
 def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     """Puts a method on a model, in place: wraps the layers it names and freezes all that it does not train.
 
+    A method with virtual tokens in the sequence makes a new model instead. That shares the encoder's weights, which
+    stay frozen until `detach`, with `model`, whose outputs stay what they are, also while the new model is trained.
+
     Args:
         model: A KerasHub text classifier or any built `keras.Model`. If it is compiled, its compilation is cleared.
         method: What to do, such as `kpeft.LoRA(rank=8)`.
         seed: Decides where new weights start and what the adapters' dropout drops.
 
     Returns:
-        The adaptation; `adaptation.model` is `model`.
+        The adaptation; `adaptation.model` is `model`, or the new model.
 
     Raises:
         ValueError: If the model is not built, or the method does not fit it. The model is then as it was.
@@ -220,12 +269,20 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(f"adapt needs a built keras.Model: call it once on data, or build it. Received: {model!r}")
     layout = Layout.of(model)
+    if isinstance(method, Lengthening):
+        return _adapt_anew(layout, method, seed)
     plan = method.plan(layout)
     flags = TrainableFlags.of(model)
     trained = {id(layout.variables[path]) for path in plan.trained}
+    adapters: dict[str, AdapterLayer] = {}
     try:
-        adapters = _make_adapters(layout, plan, seed)
+        for path, wrap in plan.wraps.items():
+            adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
+            build_in_place(adapter)
+            adapters[path] = adapter
     except Exception:
+        for adapter in adapters.values():
+            adapter.disable()  # which undoes what it did to its base
         flags.restore()
         raise
     if model.compiled:
@@ -238,10 +295,17 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     return Adaptation(model, method, adapters, flags, plan.trained)
 
 
-def _make_adapters(layout: Layout, plan: Plan, seed: int) -> dict[str, AdapterLayer]:
-    adapters = {}
-    for path, wrap in plan.wraps.items():
-        adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
-        build_in_place(adapter)
-        adapters[path] = adapter
-    return adapters
+def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
+    flags = TrainableFlags.of(layout.model)
+    try:
+        model, adapters = method.lengthen(layout, seed)
+    except Exception:
+        flags.restore()
+        raise
+    new = Layout.of(model)
+    paths = method.trained_with_head(new)
+    trained = {id(new.variables[path]) for path in paths}
+    for adapter in adapters.values():
+        trained |= {id(variable) for variable in adapter.own_trainable_variables}
+    set_trainable(model, trained)
+    return Adaptation(model, method, adapters, flags, paths, original=layout.model)

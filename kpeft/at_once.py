@@ -29,7 +29,11 @@ def combine(config: RunConfig, several: Mapping[str, Sequence[Any]], folder: str
         name = ",".join(f"{name}={value}" for name, value in own.items())  # the shortest text that is that number
         method = config.method
         if "rank" in own:
-            assert isinstance(method, LoRA)
+            if not isinstance(method, LoRA) or method.init in ("pissa", "olora"):
+                raise ValueError(
+                    "several ranks at once are for method lora that leaves the base's kernels as they are (init other "
+                    "than pissa and olora): start the runs singly."
+                )
             method = replace(method, rank=own.pop("rank"))
         training = replace(config.training, **own)
         configs.append(replace(config, method=method, training=training, output_dir=str(Path(folder, name))))

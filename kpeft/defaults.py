@@ -28,10 +28,21 @@ LEARNING_RATES: dict[str, Default] = {
     "bitfit": Default(1e-3, _BITFIT),
     "layernorm": Default(1e-3, "as for BitFit, whose parameters it shares"),
     "lora": Default(5e-4, _LORA),
+    "ia3": Default(3e-3, "Liu et al., 2022, arXiv 2205.05638: T-Few, with Adafactor"),
+    "dora": Default(5e-4, "as for LoRA, whose settings Liu et al., 2024, arXiv 2402.09353, take over"),
+    "vera": Default(5e-3, "ten times LoRA's: what is trained only scales a small random product"),
+    "prompt": Default(1e-3, "Hugging Face PEFT's example of prompt tuning: MRPC, 20 epochs"),
+    "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
+    "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),
+    "bottleneck": Default(3e-4, "the code of Houlsby et al., 2019, arXiv 1902.00751"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {
-    **{("lora", task): Default(1e-3, _LORA_BRIEF) for task in ("mrpc", "cola", "stsb", "rte", "wnli")},
+    **{
+        (method, task): Default(1e-3, _LORA_BRIEF)
+        for method in ("lora", "dora")
+        for task in ("mrpc", "cola", "stsb", "rte", "wnli")
+    },
     ("lora", "qnli"): Default(4e-4, _LORA),
 }
 EPOCHS: dict[str, Default] = {

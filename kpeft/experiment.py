@@ -16,20 +16,22 @@ import numpy as np
 import psutil
 
 from kpeft.adaptation import Adaptation, adapt
-from kpeft.adapters import load_adapter, save_adapter
-from kpeft.backbones.loading import Backbone, check_max_length, load_backbone
+from kpeft.adapters import adapter_method, load_adapter, save_adapter
+from kpeft.backbones.loading import Backbone, check_max_length, check_virtual_tokens, load_backbone
 from kpeft.config import DataConfig, RunConfig
 from kpeft.files import replacing
 from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
+from kpeft.methods import Method
 from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
 from kpeft.training.loop import CHECKPOINTS, HISTORY
 from kpeft.training.timing import Timer
+from kpeft.warm_start import choose_head
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.tsv"
@@ -77,7 +79,8 @@ def run_experiment(config: RunConfig) -> RunResult:
     source = open_source(data_dir=config.data.data_dir, tfds_dir=config.data.tfds_dir, offline=config.data.offline)
     seed = config.training.seed
     backbone = load_backbone(config.preset, task.num_classes, seed=seed, dtype=POLICIES[config.precision])
-    data = load_data(task, source, backbone, config.data)
+    virtual = method_of(config, backbone.classifier).positions
+    data = load_data(task, source, backbone, config.data, virtual)
     if task.regression and backbone.head_is_new and data.train is not None:
         start_at_mean(backbone.classifier, data.train)
     adaptation = place_method(backbone.classifier, config)
@@ -86,7 +89,7 @@ def run_experiment(config: RunConfig) -> RunResult:
         clear_output(output)
     if data.train is None:
         trained = None
-        write_predictions(output, task, predict_logits(backbone.classifier, _required(data.unlabelled), EVAL_BATCH))
+        write_predictions(output, task, predict_logits(adaptation.model, _required(data.unlabelled), EVAL_BATCH))
     else:
         trained = fine_tune(adaptation, task, data, config)
         save_adapter(adaptation, output / ADAPTER)
@@ -151,12 +154,23 @@ def clear_output(folder: Path) -> None:
             each.rmdir()
 
 
-def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig) -> Data:
-    """Reads and tokenises all rows of a run."""
+def method_of(config: RunConfig, model: keras.Model) -> Method:
+    """Returns the method of a run: the one asked for, or else the adapter's."""
+    return _required(config.method) if config.adapter is None else adapter_method(model, config.adapter)
+
+
+def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig, virtual: int) -> Data:
+    """Reads and tokenises all rows of a run, cut so that they leave the method `virtual` of the model's positions.
+
+    Raises:
+        ValueError: If there are too few positions.
+    """
     check_max_length(backbone, config.max_length)
+    check_virtual_tokens(backbone, virtual)
+    max_length = min(config.max_length, backbone.max_length - virtual)
 
     def encoded(split: str, limit: int | None = None) -> EncodedRows:
-        return encode(source.rows(task, split).head(limit), backbone.tokenizer, config.max_length)
+        return encode(source.rows(task, split).head(limit), backbone.tokenizer, max_length)
 
     return Data(
         source=source.name,
@@ -177,18 +191,20 @@ def start_at_mean(classifier: keras.Model, rows: EncodedRows) -> None:
 def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
     """Puts the run's method on the model, with the weights of `config.adapter` if there is one.
 
+    The head of an adapter of another task is left out.
+
     Raises:
         ValueError: If the method asked for is not the adapter's.
     """
     if config.adapter is None:
         return adapt(model, _required(config.method), seed=config.training.seed)
-    adaptation = load_adapter(model, config.adapter)
+    adaptation = load_adapter(model, config.adapter, head=choose_head(model, config.adapter, get_task(config.task)))
     if config.method is not None and config.method.name != adaptation.method.name:
         raise ValueError(
             f"--method {config.method.name} does not fit --adapter {config.adapter}, "
             f"which holds {adaptation.method.name}."
         )
-    if config.method not in (None, adaptation.method, type(adaptation.method)()):
+    if config.method not in (None, adaptation.method, adaptation.method.with_defaults()):
         raise ValueError(
             f"the options of --adapter {config.adapter} are {adaptation.method}. Received: {config.method}"
         )
@@ -208,6 +224,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         task_loss="regression" if task.regression else "classification",
         evaluate=lambda model: evaluate(model, task, validation),
         score=task.selection_score,
+        rates=adaptation.rates(),
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

@@ -1,18 +1,19 @@
 """A model in two at its frontier: the frozen part below everything that trains, and the part above it.
 
-Beside sites.py the only file that relies on private parts of Keras: it follows the nodes of Functional graphs.
+Beside sites.py and graphs.py the only file that relies on private parts of Keras.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras.src.backend import get_keras_mask
-from keras.src.models.functional import Functional
+
+from kpeft.graphs import inputs_like, is_graph, run_graph
 
 # Of its input, DeBERTa's table of relative positions takes the number of rows only. It is made anew above the
 # frontier, where keeping it would mean the same large table for every row.
@@ -50,7 +51,7 @@ def split(model: Any) -> Split | None:
         The split; `None` where there is nothing to cut, or where what crosses the frontier cannot be kept row by row:
         an axis other than the first two that is not fixed, or an implicit mask.
     """
-    if not _is_graph(model) or not isinstance(model.input, dict) or not model.trainable_variables:
+    if not is_graph(model) or not isinstance(model.input, dict) or not model.trainable_variables:
         return None
     with _nodes_restored(model):
         return _split(model)
@@ -66,7 +67,7 @@ def _split(model: Any) -> Split | None:
     lower = keras.Model(trace.inputs, {name: below for name, (below, _) in features.items()}, name="frozen_part")
     above = {name: tensor for name, (_, tensor) in features.items()} | raw
     upper = keras.Model(above, trace.output, name="trained_part")
-    inputs = _inputs_like(trace.inputs)
+    inputs = inputs_like(trace.inputs)
     crossing = {**_Inference(lower, name="inference")(inputs), **{name: inputs[name] for name in raw}}
     return Split(lower=lower, upper=upper, joined=keras.Model(inputs, upper(crossing), name=model.name))
 
@@ -89,7 +90,7 @@ def _nodes_restored(graph: Any) -> Iterator[None]:
 def _operations(graph: Any) -> Iterator[Any]:
     for operation in graph.operations:
         yield operation
-        if _is_graph(operation):
+        if is_graph(operation):
             yield from _operations(operation)
 
 
@@ -121,33 +122,20 @@ class _Trace:
     def __init__(self, model: Any) -> None:
         self.features: dict[str, tuple[Any, Any]] = {}
         self.raw: dict[str, Any] = {}
-        self.inputs = _inputs_like(model.input)
+        self.inputs = inputs_like(model.input)
         self._names = {id(tensor): name for name, tensor in self.inputs.items()}
         self._made_by: dict[int, tuple[Any, Any]] = {}  # tensor of the lower graph -> (layer, first argument)
         self._below_block: set[int] = set()  # tensors of the lower graph that a block has made, or that stand on one
         self._above: dict[int, Any] = {}  # tensors of the upper graph
         self._lifted: dict[int, Any] = {}  # tensor of the lower graph -> in the upper graph
         self._alive: list[Any] = []  # so that ids stay theirs
-        self.output = self._run(model, keras.tree.flatten(self.inputs))
+        self.output = run_graph(model, keras.tree.flatten(self.inputs), self._call)
         self.has_block = any(id(tensor) in self._below_block for tensor, _ in self.features.values())
-
-    def _run(self, graph: Any, inputs: list[Any]) -> Any:
-        """Runs a Functional model's nodes, like `Function._run_through_graph`, entering models inside it."""
-        values = {id(inner): outer for inner, outer in zip(graph.inputs, inputs, strict=True)}
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                args, kwargs = node.arguments.fill_in(values)
-                outputs = self._call(node.operation, args, kwargs)
-                for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
-                    values[id(tensor)] = value
-        return keras.tree.map_structure(lambda tensor: values[id(tensor)], graph.output)
 
     def _call(self, operation: Any, args: Any, kwargs: Any) -> Any:
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
-        if _is_graph(operation) and len(tensors) == len(operation.inputs):  # else there is a mask, too
-            return self._run(operation, tensors)
+        if is_graph(operation) and len(tensors) == len(operation.inputs):  # else there is a mask, too
+            return run_graph(operation, tensors, self._call)
         above = _trains(operation) or any(id(tensor) in self._above for tensor in tensors)
         if above:
             args, kwargs = keras.tree.map_structure(self._lift, (args, kwargs))
@@ -185,15 +173,6 @@ class _Trace:
         above = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         self.features[name] = (tensor, above)
         return above
-
-
-def _inputs_like(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=name) for name, t in inputs.items()}
-
-
-def _is_graph(operation: Any) -> bool:
-    """Whether an operation is a Functional model that computes just what its graph says."""
-    return isinstance(operation, Functional) and type(operation).call is Functional.call
 
 
 def _trains(operation: Any) -> bool:

@@ -20,7 +20,7 @@ from kpeft._version import __version__
 from kpeft.at_once import combine
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
-from kpeft.methods import METHODS, Method
+from kpeft.methods import METHODS, LoRA, Method, Union
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
 from kpeft.summary import print_result, print_runs
 
@@ -124,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--version", action="version", version=f"kpeft {__version__}")
     add("--list", action="store_true", help="show methods, tasks and their trainable parameters, and end")
     add("--task", metavar="TASK", help=" ".join(TASKS))
-    add("--method", metavar="METHOD", help=" ".join(METHODS))
+    add("--method", metavar="METHOD", help=f"{' '.join(METHODS)}; several with +, such as lora+bitfit")
     add(
         "--preset", help="KerasHub preset, kaggle://…, hf://…, a local folder, or minilm (default bert_base_en_uncased)"
     )
@@ -203,7 +203,7 @@ def make_configs(options: argparse.Namespace) -> list[RunConfig]:
         return [config]
     try:
         if len(ranks) > 1:
-            several["rank"] = [parse_field(METHODS[options.method], "rank", text) for text in ranks]
+            several["rank"] = [parse_field(LoRA, "rank", text) for text in ranks]
         order = ["seed", "learning_rate", "rank"]
         in_order = {name: several[name] for name in order if name in several}
         return combine(config, in_order, options.output_dir or config.output_dir.rpartition("-seed")[0])
@@ -228,6 +228,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         if options.task in TASKS:
             training.setdefault("epochs", defaults.epochs(options.task))
             name = method.name if method is not None else _adapter_method(options.adapter)
+            name = name.partition("+")[0]
             if name in METHODS:
                 training.setdefault("learning_rate", defaults.learning_rate(options.task, name))
         data = {f.name: given[f.name] for f in dataclasses.fields(DataConfig) if f.name in given}
@@ -271,17 +272,20 @@ def _make_method(options: argparse.Namespace) -> Method | None:
         if given:
             raise UsageError(f"{_flag(next(iter(given)))} needs a --method.")
         return None
-    if options.method not in METHODS:
-        raise UsageError(
-            f"unknown method {options.method!r}.{_nearest(options.method, list(METHODS))} Known: {', '.join(METHODS)}."
-        )
-    method = METHODS[options.method]
-    known = field_types(method)
+    for name in options.method.split("+"):
+        if name not in METHODS:
+            raise UsageError(f"unknown method {name!r}.{_nearest(name, list(METHODS))} Known: {', '.join(METHODS)}.")
+    kinds = [METHODS[name] for name in options.method.split("+")]
+    known = {name: None for kind in kinds for name in field_types(kind)}
     for name in given:
         if name not in known:
             own = ", ".join(map(_flag, known))
-            raise UsageError(f"{_flag(name)} does not belong to method {method.name}, whose flags are {own}.")
-    return method(**{name: parse_field(method, name, text) for name, text in given.items()})
+            raise UsageError(f"{_flag(name)} does not belong to method {options.method}, whose flags are {own}.")
+    parts = []
+    for kind in kinds:
+        own_fields = {name: text for name, text in given.items() if name in field_types(kind)}
+        parts.append(kind(**{name: parse_field(kind, name, text) for name, text in own_fields.items()}))
+    return parts[0] if len(parts) == 1 else Union(parts=tuple(parts))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from kpeft.adapters import save_adapter
 from kpeft.at_once import rank_of
 from kpeft.backbones.loading import load_backbone
 from kpeft.config import RunConfig
-from kpeft.experiment import ADAPTER, POLICIES, Data, describe, load_data, place_method, start_at_mean
+from kpeft.experiment import ADAPTER, POLICIES, Data, describe, load_data, method_of, place_method, start_at_mean
 from kpeft.frontier import split
 from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task
@@ -44,6 +44,7 @@ class SharedModel:
         classifier: The model. Training must leave its variables as they are.
         trainee: What to train in its place: the same, with frozen lower layers as in inference, as in a single run.
         differing: Those of its variables that differ between runs, by path.
+        rates: Of variables that are trained faster, slower or later, by path.
 
     Raises:
         ValueError: If the preset, the data or the method does not fit.
@@ -61,7 +62,8 @@ class SharedModel:
         for seed in dict.fromkeys(config.training.seed for config in configs):
             backbone = load_backbone(largest.preset, task.num_classes, seed=seed, dtype=POLICIES[largest.precision])
             if not shared:
-                self.data: Data = load_data(task, source, backbone, largest.data)
+                virtual = method_of(largest, backbone.classifier).positions
+                self.data: Data = load_data(task, source, backbone, largest.data, virtual)
             if task.regression and backbone.head_is_new and self.data.train is not None:
                 start_at_mean(backbone.classifier, self.data.train)
             own = [config for config in configs if config.training.seed == seed]
@@ -82,6 +84,7 @@ class SharedModel:
         }
         if len(self._scalings) > 1:
             self.differing |= {_gate(path): layer.gate for path, layer in _lora_layers(self._adaptation)}
+        self.rates = self._adaptation.rates()
         self._common = _values(self.differing)
         self._largest = rank_of(largest.method)
 

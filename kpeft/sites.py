@@ -4,7 +4,8 @@ A structural path joins the names of the layers from the model down to a layer o
 (`dense_3`) depends on what the process built before; it gives way to the class and the position among its siblings, as
 Keras's own saving does. An adapter layer and its base share one path, so wrapping a layer renames nothing.
 
-All code that relies on private parts of Keras is in this file and frontier.py, but for the scope in layers/linear.py.
+All code that relies on private parts of Keras is in this file, frontier.py and graphs.py, but for the scope in
+layers/linear.py.
 """
 
 from __future__ import annotations
@@ -136,7 +137,12 @@ def _family_of(layer: Any) -> Family | None:
     for ancestor in type(layer).__mro__:  # the nearest first: XLM-RoBERTa's class derives from RoBERTa's
         if ancestor.__name__ in by_class:
             return by_class[ancestor.__name__]
-    return next((f for f in FAMILIES.values() if _component(layer.name, layer) == to_snake_case(f.backbone)), None)
+    return next((f for f in FAMILIES.values() if _component(layer.name, layer) == backbone_name(f)), None)
+
+
+def backbone_name(family: Family) -> str:
+    """Returns the name by which a plain model is known to be, or to be part of, a backbone of a family."""
+    return to_snake_case(family.backbone)
 
 
 def build_in_place(wrapper: AdapterLayer) -> None:
@@ -144,7 +150,7 @@ def build_in_place(wrapper: AdapterLayer) -> None:
     with ExitStack() as scopes:
         for name in (wrapper.base.path or "").split("/")[:-1]:
             scopes.enter_context(keras.name_scope(name))
-        wrapper.build(wrapper.base.get_build_config()["input_shape"])
+        wrapper.build((wrapper.base.get_build_config() or {}).get("input_shape"))
 
 
 def replace_layer(model: Any, old: Any, new: Any) -> None:

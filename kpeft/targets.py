@@ -113,6 +113,20 @@ def resolve(layout: Layout, targets: str | Iterable[str], *, option: str = "targ
     return [path for path in layout.layers if path in found]
 
 
+def resolve_linear(layout: Layout, targets: str | Iterable[str]) -> list[str]:
+    """Returns what `resolve` does.
+
+    Raises:
+        ValueError: If one of them matches nothing, or a layer that is not linear.
+    """
+    paths = resolve(layout, targets)
+    for path in paths:
+        if not is_linear(layout.layers[path]):
+            kind = type(layout.layers[path]).__name__
+            raise ValueError(f"targets must be Dense and EinsumDense layers, but {path} is a {kind}.")
+    return paths
+
+
 def _resolve_one(layout: Layout, named: dict[str, NamedLayer], target: str, option: str) -> set[str]:
     if target == ALL_LINEAR:
         head = head_layers(layout)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import kpeft
+from kpeft.layers import MergeableAdapter
+from kpeft.methods.method import Lengthening
 from kpeft.sites import variable_paths
 from tests.tiny import FAMILIES, randomize, tiny_batch, tiny_classifier
 
@@ -18,13 +20,49 @@ CASES = {
     "head": kpeft.HeadOnly(),
     "freeze": kpeft.Freeze(layers=1),
     "bitfit": kpeft.BitFit(),
-    "bitfit-terms": kpeft.BitFit(terms=("query", "output_layernorm"), train_head=False),
+    "bitfit-terms": kpeft.BitFit(terms=("value", "output_layernorm"), train_head=False),
     "layernorm": kpeft.LayerNorm(),
+    "layernorm-terms": kpeft.LayerNorm(terms=("output_layernorm",), train_head=False),
     "lora": kpeft.LoRA(rank=2, dropout=0.1),
     "lora-all": kpeft.LoRA(rank=3, alpha=5, targets="all-linear", bias="all", rank_pattern={"query": 1}),
+    "lora-pissa": kpeft.LoRA(rank=2, init="pissa", targets=("query", "attention_output", "output")),
+    "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
+    "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
+    "vera": kpeft.VeRA(rank=5, dropout=0.1),
+    "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
+    "union": kpeft.LoRA(rank=2, train_head=False) + kpeft.BitFit(terms=("output",)),
+    "ia3": kpeft.IA3(),
+    "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
+    "prompt": kpeft.Prompt(tokens=3),
+    "prompt-cls": kpeft.Prompt(tokens=1, pool="cls", init="vocabulary", train_head=False),
+    "p-tuning": kpeft.PTuning(tokens=2),
+    "prefix": kpeft.Prefix(tokens=2),
+    "prefix-projection": kpeft.Prefix(tokens=3, projection=True, hidden=5, dropout=0.1, train_head=False),
+    "bottleneck": kpeft.Bottleneck(size=3),
+    "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
+    "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
 }
-ONE_EACH = ("full", "head", "freeze", "bitfit", "layernorm", "lora-all")
+# What the first step may leave where it is: factors whose partner starts at zero, and biases of the keys, some of which
+# never matter to softmax.
+LATER = ("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias")
+ONE_EACH = (
+    "full",
+    "head",
+    "freeze",
+    "bitfit",
+    "layernorm",
+    "lora-all",
+    "dora",
+    "ia3",
+    "vera",
+    "bottleneck",
+    "bottleneck-parallel",
+    "prompt",
+    "p-tuning",
+    "prefix",
+)
+VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
 JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
 
 
@@ -46,9 +84,8 @@ def disturb(adaptation: Any, seed: Any = 1) -> None:
         variable.assign(keras.ops.convert_to_numpy(variable.value) + rng.normal(0, 0.3, variable.shape))
 
 
-@pytest.fixture(params=CASES)
-def method(request: Any) -> Any:
-    return CASES[request.param]
+def fits(family: Any, method: Any) -> bool:
+    return family != "deberta_v3" or not isinstance(method, kpeft.Prefix)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -56,32 +93,50 @@ def family(request: Any) -> Any:
     return request.param
 
 
+def case_rounds(method: Any) -> bool:
+    return isinstance(method, kpeft.LoRA) and method.init == "pissa"
+
+
+# Every method on every family; further options of a method on two of them, and on the others where there is time.
+PAIRS = [
+    pytest.param(family, case, marks=() if case in ONE_EACH or family in ("bert", "roberta") else pytest.mark.slow)
+    for family in FAMILIES
+    for case in CASES
+    if fits(family, CASES[case])
+]
+
+
 def check_training(family: Any, method: Any, *, eager: Any) -> None:
     model = tiny_classifier(family)
     start = model(tiny_batch(model))
     before = values(model)
     adaptation = kpeft.adapt(model, method, seed=3)
-    assert adaptation.model is model
-    np.testing.assert_array_equal(model(tiny_batch(model)), start)
+    adapted = adaptation.model
+    assert (adapted is model) is not isinstance(method, Lengthening)
+    if not isinstance(method, kpeft.Prefix):  # which starts with random keys
+        # PiSSA splits the kernel in two, which adds up to it up to rounding.
+        np.testing.assert_allclose(model(tiny_batch(model)), start, rtol=0, atol=1e-5 if case_rounds(method) else 0)
     trained = adaptation.trained_variables()
-    assert {id(v) for v in trained.values()} == {id(v) for v in model.trainable_variables}
+    assert {id(v) for v in trained.values()} == {id(v) for v in adapted.trainable_variables}
     counts = adaptation.parameter_counts()
-    assert counts.trainable == sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    at_start = values(model)
-    fit_one_step(model, eager=eager)
-    moved = {path for path, value in values(model).items() if not np.array_equal(value, at_start[path])}
-    # B starts at zero, so the first step moves no A; some biases of the keys never matter to softmax.
-    still = {path for path in set(trained) - moved if not path.endswith(("/lora_a", "/key/bias"))}
+    assert counts.trainable == sum(int(np.prod(v.shape)) for v in adapted.trainable_variables)
+    at_start = values(adapted)
+    fit_one_step(adapted, eager=eager)
+    moved = {path for path, value in values(adapted).items() if not np.array_equal(value, at_start[path])}
+    still = {path for path in set(trained) - moved if not path.endswith(LATER)}
     assert moved <= set(trained)
     assert not still, f"declared trainable, but did not move: {sorted(still)}"
-    adaptation.detach()
+    if adapted is not model:
+        np.testing.assert_array_equal(model(tiny_batch(model)), start)
+    assert adaptation.detach() is model
     after = values(model)
     assert after.keys() == before.keys()
     assert all(np.array_equal(after[path], before[path]) for path in before)
 
 
-def test_only_what_is_declared_moves(family: Any, method: Any) -> None:
-    check_training(family, method, eager=True)
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_only_what_is_declared_moves(family: Any, case: Any) -> None:
+    check_training(family, CASES[case], eager=True)
 
 
 @pytest.mark.parametrize(("family", "case"), JITTED)
@@ -90,20 +145,22 @@ def test_only_what_is_declared_moves_in_a_jitted_step(family: Any, case: Any) ->
 
 
 @pytest.mark.slow
-def test_whole_matrix_jitted(family: Any, method: Any) -> None:
-    check_training(family, method, eager=False)
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_whole_matrix_jitted(family: Any, case: Any) -> None:
+    check_training(family, CASES[case], eager=False)
 
 
-def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, method: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, case: Any, tmp_path: Any) -> None:
     model = tiny_classifier(family)
-    adaptation = kpeft.adapt(model, method, seed=3)
+    adaptation = kpeft.adapt(model, CASES[case], seed=3)
     disturb(adaptation)
     kpeft.save_adapter(adaptation, tmp_path)
     fresh = tiny_classifier(family)
     batch = tiny_batch(fresh)
-    assert np.abs(np.asarray(fresh(batch) - model(batch))).max() > 1e-3
+    assert np.abs(np.asarray(fresh(batch) - adaptation.model(batch))).max() > 1e-3
     loaded = kpeft.load_adapter(fresh, tmp_path)
-    np.testing.assert_array_equal(fresh(batch), model(batch))
+    np.testing.assert_array_equal(loaded.model(batch), adaptation.model(batch))
     assert loaded.parameter_counts() == adaptation.parameter_counts()
     assert loaded.trained_variables().keys() == adaptation.trained_variables().keys()
 
@@ -115,28 +172,43 @@ def check_states(family: Any, method: Any, run: Any) -> None:
     original = run(model, batch)
     adaptation = kpeft.adapt(model, method, seed=3)
     disturb(adaptation)
-    adapted = run(model, batch)
+    adapted = run(adaptation.model, batch)
     assert np.abs(adapted - original).max() > 1e-3
-    with adaptation.disabled():
-        np.testing.assert_array_equal(run(model, batch), original)
-    np.testing.assert_array_equal(run(model, batch), adapted)
+    with adaptation.disabled() as disabled:
+        if isinstance(method, VIRTUAL_TOKENS):  # zeros among the terms of attention's sums: another order of summing
+            np.testing.assert_allclose(run(disabled, batch), original, rtol=1e-5, atol=3e-6)
+        else:
+            np.testing.assert_array_equal(run(disabled, batch), original)
+    np.testing.assert_array_equal(run(adaptation.model, batch), adapted)
+    if all(isinstance(adapter, MergeableAdapter) for adapter in adaptation.adapters.values()):
+        check_merge(adaptation, lambda: run(model, batch), original, adapted)
+        return
+    with pytest.raises(ValueError, match=r"cannot be merged into a kernel; keep what was learned with save_adapter"):
+        adaptation.merge()
+    np.testing.assert_array_equal(run(adaptation.model, batch), adapted)
+    assert adaptation.detach() is model
+    np.testing.assert_array_equal(run(model, batch), original)
+
+
+def check_merge(adaptation: Any, run: Any, original: Any, adapted: Any) -> None:
     adaptation.merge()
-    np.testing.assert_allclose(run(model, batch), adapted, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(run(), adapted, rtol=1e-4, atol=2e-5)
     with adaptation.disabled():
-        np.testing.assert_array_equal(run(model, batch), original)
+        np.testing.assert_array_equal(run(), original)
     with pytest.raises(ValueError, match="merged already"):
         adaptation.merge()
     adaptation.unmerge()
-    np.testing.assert_array_equal(run(model, batch), adapted)
+    np.testing.assert_array_equal(run(), adapted)
     with pytest.raises(ValueError, match="not merged"):
         adaptation.unmerge()
     adaptation.merge()
     adaptation.detach()
-    np.testing.assert_allclose(run(model, batch), adapted, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(run(), adapted, rtol=1e-4, atol=2e-5)
 
 
-def test_merged_and_disabled(family: Any, method: Any) -> None:
-    check_states(family, method, lambda model, batch: np.asarray(model(batch)))
+@pytest.mark.parametrize(("family", "case"), PAIRS)
+def test_merged_and_disabled(family: Any, case: Any) -> None:
+    check_states(family, CASES[case], lambda model, batch: np.asarray(model(batch)))
 
 
 @pytest.mark.parametrize(("family", "case"), JITTED)
@@ -183,7 +255,7 @@ def test_two_adaptations_in_turn_do_not_disturb_each_other(family: Any) -> None:
     model = tiny_classifier(family)
     batch = tiny_batch(model)
     original = np.asarray(model(batch))
-    for method in CASES.values():
+    for method in (each for each in CASES.values() if fits(family, each)):
         adaptation = kpeft.adapt(model, method)
         disturb(adaptation)
         assert adaptation.detach() is model

@@ -27,7 +27,7 @@ def roberta() -> Any:
 def trainable(model: Any, method: kpeft.Method) -> int:
     adaptation = kpeft.adapt(model, method)
     counts = adaptation.parameter_counts()
-    assert counts.trainable == sum(v.value.size for v in model.trainable_variables)
+    assert counts.trainable == sum(v.value.size for v in adaptation.model.trainable_variables)
     adaptation.detach()
     return counts.trainable
 
@@ -41,6 +41,8 @@ def trainable(model: Any, method: kpeft.Method) -> int:
         (kpeft.LoRA(rank=8), 296_450),
         (kpeft.BitFit(), 104_450),
         (kpeft.BitFit(train_head=False), 102_914),
+        (kpeft.BitFit(terms=("value",), train_head=False), 9_216),
+        (kpeft.IA3(train_head=False), 64_512),
         (kpeft.HeadOnly(), 1_538),
         (kpeft.Full(), 109_483_778),
         (kpeft.Full(train_head=False), 109_483_778 - 1_536),

@@ -15,7 +15,7 @@ from kpeft.config import DataConfig, RunConfig, TrainingConfig
 from kpeft.experiment import run_experiment
 from kpeft.glue.sample import ROWS
 from kpeft.glue.tasks import TASKS
-from kpeft.methods import BitFit, LoRA
+from kpeft.methods import BitFit, LoRA, Prompt
 from kpeft.results import read_result
 
 
@@ -70,6 +70,20 @@ def test_stsb_is_a_regression(tiny_preset: Path, tmp_path: Path) -> None:
     assert read_result(tmp_path) == result
 
 
+def test_virtual_tokens_leave_room_and_are_started_from(tiny_preset: Path, tmp_path: Path) -> None:
+    """Rows of up to 32 tokens, as many as there are positions, are cut to the 8 that 24 virtual ones leave."""
+    data = DataConfig(offline=True, max_length=32)
+    settings: dict[str, Any] = {"data": data, "training": TrainingConfig(epochs=1, max_steps=2)}
+    first = run_experiment(small("mrpc", tiny_preset, tmp_path / "a", method=Prompt(tokens=24), **settings))
+    assert first.parameters["trainable"] == 24 * 16 + 2 * 16 + 2
+    adapter = str(tmp_path / "a" / "adapter")
+    again = run_experiment(small("mrpc", tiny_preset, tmp_path / "b", method=None, adapter=adapter, **settings))
+    assert (again.method, again.parameters) == ("prompt", first.parameters)
+    with pytest.raises(ValueError, match="tokens must be at most 24, so that 8 of the 32 positions"):
+        run_experiment(small("mrpc", tiny_preset, tmp_path / "c", method=Prompt(tokens=25), **settings))
+    assert not (tmp_path / "c").exists()
+
+
 def test_ax_is_predicted_with_an_adapter_of_mnli(mnli_run: Path, tiny_preset: Path, tmp_path: Path) -> None:
     config = small("ax", tiny_preset, tmp_path / "ax", method=None, adapter=str(mnli_run / "adapter"))
     result = run_experiment(config)
@@ -109,7 +123,7 @@ def test_the_model_ends_with_the_best_weights(
     from safetensors.numpy import load_file
 
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    bias = next(value for path, value in saved.items() if path.endswith("logits/bias"))
+    bias = next(value for path, value in saved.items() if path.endswith(".classifier.bias"))
     np.testing.assert_array_equal(bias, seen[1])
     assert (seen[1] != seen[2]).any()
 

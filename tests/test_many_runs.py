@@ -68,7 +68,7 @@ def compare(preset: Path, folder: Path, arguments: str, varied: str, single: str
 def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout everywhere, two widths, two micro-batches a step; seeds, rates and ranks."""
     monkeypatch.setattr(batches, "choose_widths", lambda lengths: (int(np.median(lengths)), int(lengths.max())))
-    arguments = "--dropout 0.2 --targets all-linear --limit 44 --batch-size 8 --gradient-accumulation 2"
+    arguments = "--dropout 0.2 --lr-ratio 2 --targets all-linear --limit 44 --batch-size 8 --gradient-accumulation 2"
     varied = "--seed 0,3 --learning-rate 1e-2,1e-3 --rank 2,4"
     compare(tiny_preset, tmp_path, f"{arguments} --max-length 32", varied, "seed=3,learning_rate=0.001,rank=2", "none")
     runs = json.loads((tmp_path / "all" / "runs.json").read_text())
@@ -236,6 +236,8 @@ def test_interrupted_outside_of_training(
         ("--learning-rate 1e-3,-1", "learning-rate must be above 0. Received: -1.0"),
         ("--rank 2,four", "--rank of method lora cannot be 'four': expected a whole number"),
         ("--rank 2,17", "at most 16"),
+        ("--rank 2,4 --init pissa", "several ranks at once are for method lora"),
+        ("--method dora --rank 2,4", "several ranks at once are for method lora"),
         ("--method bitfit --rank 2,4", "--rank does not belong to method bitfit"),
     ],
 )

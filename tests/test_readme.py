@@ -53,7 +53,7 @@ def test_every_other_file_in_the_tree_exists_and_every_module_has_a_role() -> No
 
 
 def test_the_methods_and_their_counts_are_the_table() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([\d,]+) \| ([\d,]+) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| `(\w+)` \| ([\d,]+) \| ([\d,]+) \|", README, re.MULTILINE)
     counts = {name: (int(bert.replace(",", "")), int(roberta.replace(",", ""))) for name, _, bert, roberta in rows}
     assert counts == TRAINABLE
     assert {name: cls for name, cls, *_ in rows} == {name: cls.__name__ for name, cls in METHODS.items()}
@@ -79,7 +79,7 @@ def test_there_is_one_command_to_run_and_one_to_test() -> None:
     assert ["pytest" in line for line in lines] == [False, True]
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["encoder", "layers"])
+@pytest.mark.parametrize("code", PYTHON, ids=["encoder", "layers", "named"])
 def test_the_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})

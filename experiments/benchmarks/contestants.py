@@ -164,4 +164,5 @@ class Contestant:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait()
+        with self._process:  # closes its pipes
+            self._process.wait()

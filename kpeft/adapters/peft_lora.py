@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kpeft.adapters.peft_names import hugging_face_modules
+from kpeft.methods import DoRA, LoRA
 from kpeft.methods.fields import check_types
-from kpeft.methods.lora import BIAS_MODES, LoRA
+from kpeft.methods.low_rank import BIAS_MODES, STARTS, LowRank
 from kpeft.sites import Layout
 from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
 
@@ -21,26 +22,24 @@ _UNUSED: dict[str, Any] = {
     "arrow_config": None,
     "corda_config": None,
     "ensure_weight_tying": False,
-    "eva_config": None,
-    "fan_in_fan_out": False,
     "kasa_config": None,
     "layer_replication": None,
-    "lora_bias": False,
     "lora_ga_config": None,
     "megatron_config": None,
     "monteclora_config": None,
     "target_parameters": None,
     "trainable_token_indices": None,
     "use_bdlora": None,
-    "use_dora": False,
     "use_qalora": False,
     "velora_config": None,
 }
-# Fields that say how the adapter came about, or only matter together with one above.
+# Fields that say how the adapter came about, or only matter together with one above; fan_in_fan_out PEFT itself sets to
+# false for every linear layer of an encoder.
 _IGNORED: dict[str, Any] = {
     "auto_mapping": None,
+    "eva_config": None,
+    "fan_in_fan_out": False,
     "inference_mode": True,
-    "init_lora_weights": True,
     "loftq_config": {},
     "megatron_core": "megatron.core",
     "peft_version": _VERSION,
@@ -52,9 +51,11 @@ _READ = {
     "base_model_name_or_path",
     "bias",
     "exclude_modules",
+    "init_lora_weights",
     "layers_pattern",
     "layers_to_transform",
     "lora_alpha",
+    "lora_bias",
     "lora_dropout",
     "modules_to_save",
     "peft_type",
@@ -62,13 +63,20 @@ _READ = {
     "rank_pattern",
     "target_modules",
     "task_type",
+    "use_dora",
     "use_rslora",
 }
+# Of these, `pissa` and `olora` take the start out of the base's kernels, and PEFT does so again when it loads the
+# adapter. The other starts that change kernels cannot be made again: they need data, or random numbers.
+_STARTS: dict[Any, str] = {True: "default", False: "default", None: "default", "eva": "default"}
+_STARTS |= {name: name for name in STARTS if name != "default"}
 _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
 
 
-def lora_config(layout: Layout, method: LoRA, ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """Returns adapter_config.json of a LoRA adaptation.
+def lora_config(
+    layout: Layout, method: LowRank, ranks: Mapping[str, int], alphas: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns adapter_config.json of a LoRA or DoRA adaptation.
 
     Args:
         layout: The adapted model.
@@ -86,9 +94,11 @@ def lora_config(layout: Layout, method: LoRA, ranks: Mapping[str, int], alphas: 
         "base_model_name_or_path": None,
         "bias": method.bias,
         "exclude_modules": None,
+        "init_lora_weights": True if method.init == "default" else method.init,
         "layers_pattern": None,
         "layers_to_transform": None,
         "lora_alpha": int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,
+        "lora_bias": isinstance(method, LoRA) and method.lora_bias,
         "lora_dropout": method.dropout,
         "modules_to_save": saved if method.train_head and saved else None,
         "peft_type": PEFT_TYPE,
@@ -96,6 +106,7 @@ def lora_config(layout: Layout, method: LoRA, ranks: Mapping[str, int], alphas: 
         "rank_pattern": {m: ranks[p] for m, p in adapted.items() if ranks[p] != method.rank},
         "target_modules": _short_names(set(adapted), set(modules)),
         "task_type": "SEQ_CLS" if method.train_head and saved else None,
+        "use_dora": isinstance(method, DoRA),
         "use_rslora": method.use_rslora,
     }
 
@@ -115,8 +126,8 @@ def _short_names(adapted: set[str], modules: set[str]) -> list[str]:
     return sorted(names)
 
 
-def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
-    """Returns the LoRA method that a PEFT config describes, for a given model.
+def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
+    """Returns the LoRA or DoRA method that a PEFT config describes, for a given model.
 
     Raises:
         ValueError: If a field asks for what kpeft does not do, or names layers that the model lacks.
@@ -159,11 +170,35 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
         "targets": _targets(layout, [linear[module] for module in adapted]),
         "use_rslora": bool(config.get("use_rslora", False)),
         "bias": bias,
+        "init": _start(config.get("init_lora_weights", True)),
         "train_head": train_head,
         **patterns,
     }
-    check_types(LoRA, values)
-    return LoRA(**values)
+    kind: type[LoRA | DoRA] = LoRA
+    if config.get("use_dora"):
+        kind = DoRA
+    if config.get("lora_bias"):
+        if kind is DoRA:
+            raise ValueError("adapter_config.json: lora_bias=True does not go with use_dora=True.")
+        values["lora_bias"] = True
+    check_types(kind, values)
+    return kind(**values)
+
+
+def _start(value: Any) -> str:
+    """Returns the start that init_lora_weights names.
+
+    Raises:
+        ValueError: If it is none of those that can be made again.
+    """
+    name = value.lower() if isinstance(value, str) and value.lower() == "olora" else value
+    if not isinstance(name, bool | str | None) or name not in _STARTS:
+        raise ValueError(
+            f"adapter_config.json: init_lora_weights={value!r} is not supported: it changed the base's weights by what "
+            "the adapter does not hold. PEFT converts such an adapter: save_pretrained with "
+            "path_initial_model_for_weight_conversion."
+        )
+    return _STARTS[name]
 
 
 def _base(layout: Layout, path: str) -> Any:

@@ -7,7 +7,7 @@ split into heads. Transposing and reshaping goes both ways.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,12 @@ from kpeft.targets import NamedLayer, named_layers
 
 BASE = "base_model.model."
 _NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+_OF_ADAPTERS = {
+    "lora_a": "lora_A.weight",
+    "lora_b": "lora_B.weight",
+    "lora_bias": "lora_B.bias",
+    "magnitude": "lora_magnitude_vector",
+}
 
 
 @dataclass(frozen=True)
@@ -27,26 +33,28 @@ class PeftName:
     Attributes:
         key: The tensor's key.
         transposed: Whether the tensor is a matrix (out, in); else it only has other axes.
+        shape: The axes of a tensor that is not transposed, as for `reshape`.
     """
 
     key: str
     transposed: bool
+    shape: tuple[int, ...] = (-1,)
 
 
-def peft_name(path: str, layers: dict[str, NamedLayer], adapted: Iterable[str]) -> PeftName | None:
+def peft_name(path: str, layers: Mapping[str, NamedLayer], adapted: Iterable[str]) -> PeftName | None:
     """Returns the PEFT name of a variable, or `None` where Hugging Face's model has no such tensor.
 
     Args:
         path: The variable's structural path.
         layers: The named layers of the model.
-        adapted: Paths of the layers with LoRA.
+        adapted: Paths of the layers with LoRA or DoRA.
     """
     layer, _, variable = path.rpartition("/")
     if layer not in layers:
         return None
     module = BASE + layers[layer].hugging_face
-    if variable in ("lora_a", "lora_b"):
-        return PeftName(f"{module}.lora_{variable[-1].upper()}.weight", True)
+    if variable in _OF_ADAPTERS:
+        return PeftName(f"{module}.{_OF_ADAPTERS[variable]}", variable in ("lora_a", "lora_b"))
     if variable not in _NAMES:
         return None
     inner = ".base_layer" if layer in adapted else ""
@@ -56,7 +64,7 @@ def peft_name(path: str, layers: dict[str, NamedLayer], adapted: Iterable[str]) 
 def to_peft(name: PeftName, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Returns a Keras variable's value as PEFT stores it."""
     if not name.transposed:
-        return value.reshape(-1)
+        return value.reshape(name.shape)
     inputs = value.ndim - 1 if name.key.endswith("lora_A.weight") else 1  # how many axes are inputs
     return np.ascontiguousarray(value.reshape(math.prod(value.shape[:inputs]), -1).T)
 

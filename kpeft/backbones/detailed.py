@@ -15,7 +15,7 @@ from keras_hub.src.utils.keras_utils import gelu_approximate
 from kpeft.backbones.classifier import BACKBONES
 from kpeft.sites import replace_layer
 
-_ACTIVATIONS = {
+FUNCTIONS = {
     "gelu": keras.activations.gelu,
     "gelu_approximate": gelu_approximate,
     "relu": keras.activations.relu,
@@ -64,7 +64,7 @@ DETAILED: dict[str, Any] = {
 
 def _apply(backbone: Any, details: Mapping[str, Any]) -> None:
     backbone.dropout = details["dropout"]
-    activation = _ACTIVATIONS[details["activation"]]
+    activation = FUNCTIONS[details["activation"]]
     for layer in backbone._flatten_layers():
         if isinstance(layer, keras.layers.LayerNormalization):
             layer.epsilon = details["epsilon"]

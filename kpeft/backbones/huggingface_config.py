@@ -31,8 +31,8 @@ ACTIVATIONS: dict[str, str] = {
 }
 """Ours for each supported activation: `gelu` is exact, x·Φ(x); `gelu_approximate` is the tanh formula."""
 
-# Family -> our name -> its key, where the family does not call it what BERT does.
-_BERT_KEYS = {
+# Family -> our name -> its key, where the family does not call it what BERT does; None where it has no such key.
+_BERT_KEYS: dict[str, str | None] = {
     "vocabulary_size": "vocab_size",
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
@@ -43,8 +43,11 @@ _BERT_KEYS = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
     "head_dropout": "classifier_dropout",
+    "epsilon": "layer_norm_eps",
+    "initializer_range": "initializer_range",
+    "num_segments": "type_vocab_size",
 }
-_KEYS: dict[str, dict[str, str]] = {
+_KEYS: dict[str, dict[str, str | None]] = {
     "distilbert": {
         "num_layers": "n_layers",
         "num_heads": "n_heads",
@@ -54,19 +57,45 @@ _KEYS: dict[str, dict[str, str]] = {
         "dropout": "dropout",
         "attention_dropout": "attention_dropout",
         "head_dropout": "seq_classif_dropout",
+        "epsilon": None,
+        "num_segments": None,
     },
-    "albert": {"head_dropout": "classifier_dropout_prob"},
-    "deberta_v3": {"head_dropout": "cls_dropout"},
+    "electra": {"embedding_dim": "embedding_size"},
+    "albert": {
+        "head_dropout": "classifier_dropout_prob",
+        "embedding_dim": "embedding_size",
+        "num_groups": "num_hidden_groups",
+        "num_inner_repetitions": "inner_group_num",
+    },
+    "deberta_v3": {
+        "head_dropout": "cls_dropout",
+        "pooler_dropout": "pooler_dropout",
+        "bucket_size": "position_buckets",
+    },
 }
-# What Hugging Face assumes where the file is silent; None: as `dropout`.
-_DEFAULTS: dict[str, Any] = {"activation": "gelu", "dropout": 0.1, "attention_dropout": 0.1, "head_dropout": None}
+# What Hugging Face assumes where the file is silent. A `head_dropout` of None is as `dropout`, a `pooler_dropout` of
+# None as `head_dropout`.
+_DEFAULTS: dict[str, Any] = {
+    "activation": "gelu",
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "head_dropout": None,
+    "pooler_dropout": None,
+    "epsilon": 1e-12,
+    "initializer_range": 0.02,
+    "embedding_dim": 128,
+    "num_segments": 2,
+    "num_groups": 1,
+    "num_inner_repetitions": 1,
+    "bucket_size": 256,
+}
 _FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "distilbert": {"head_dropout": 0.2},
     "albert": {"activation": "gelu_new", "dropout": 0.0, "attention_dropout": 0.0, "head_dropout": 0.1},
+    "deberta_v3": {"epsilon": 1e-7, "pooler_dropout": 0.0},
 }
 # Other values of these change the forward pass in a way that KerasHub's backbones cannot follow.
 _FIXED: dict[str, dict[str, Any]] = {
-    "albert": {"position_embedding_type": "absolute"},
     "deberta_v3": {
         "relative_attention": True,
         "share_att_key": True,
@@ -77,6 +106,8 @@ _FIXED: dict[str, dict[str, Any]] = {
         "pooler_hidden_act": "gelu",
     },
 }
+# What Hugging Face must be told beside `_FIXED` to compute as those backbones do.
+_SAID: dict[str, dict[str, Any]] = {"deberta_v3": {"pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1}}
 _FIXED_EVERYWHERE: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
 
 
@@ -192,24 +223,16 @@ def parse_config(raw: dict[str, Any], where: str) -> EncoderConfig:
             f"{where}: unsupported architecture; use one of {supported}. Received: model_type={model_type!r}"
         )
     _check_fixed(raw, family, where)
-    keys = _BERT_KEYS | _KEYS.get(family, {})
+    keys = _keys(family)
     values: dict[str, Any] = {ours: raw.get(key) for ours, key in keys.items()}
-    defaults = _DEFAULTS | _FAMILY_DEFAULTS.get(family, {})
-    values |= {ours: default for ours, default in defaults.items() if values[ours] is None}
+    for ours, default in (_DEFAULTS | _FAMILY_DEFAULTS.get(family, {})).items():
+        if values.get(ours) is None:
+            values[ours] = default
     if values["head_dropout"] is None:
         values["head_dropout"] = values["dropout"]
-    values |= {
-        "pooler_dropout": raw.get("pooler_dropout", 0.0) if family == "deberta_v3" else values["head_dropout"],
-        "epsilon": 1e-12
-        if family == "distilbert"
-        else raw.get("layer_norm_eps", 1e-7 if family == "deberta_v3" else 1e-12),
-        "initializer_range": raw.get("initializer_range", 0.02),
-        "embedding_dim": raw.get("embedding_size", 128),
-        "num_segments": raw.get("type_vocab_size", 2) or 1,
-        "num_groups": raw.get("num_hidden_groups", 1),
-        "num_inner_repetitions": raw.get("inner_group_num", 1),
-        "bucket_size": raw.get("position_buckets", 256),
-    }
+    if values["pooler_dropout"] is None:
+        values["pooler_dropout"] = values["head_dropout"]
+    values["num_segments"] = values["num_segments"] or 1
     for ours, value in values.items():
         _check_value(ours, value, f"{where}: {keys.get(ours, ours)}")
     if values["hidden_dim"] % values["num_heads"]:
@@ -217,6 +240,19 @@ def parse_config(raw: dict[str, Any], where: str) -> EncoderConfig:
             f"{where}: hidden size {values['hidden_dim']} does not divide into {values['num_heads']} heads"
         )
     return EncoderConfig(family=family, **{**values, "activation": ACTIVATIONS[values["activation"]]})
+
+
+def to_json(config: EncoderConfig) -> dict[str, Any]:
+    """Returns what config.json says of an encoder: `parse_config` reads the same from it."""
+    values: dict[str, Any] = {key: getattr(config, ours) for ours, key in _keys(config.family).items()}
+    names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}  # the first of several
+    values[_keys(config.family)["activation"]] = names[config.activation]
+    model_type = next(theirs for theirs, family in MODEL_TYPES.items() if family == config.family)
+    return {"model_type": model_type, **values, **_FIXED.get(config.family, {}), **_SAID.get(config.family, {})}
+
+
+def _keys(family: str) -> dict[str, str]:
+    return {ours: key for ours, key in (_BERT_KEYS | _KEYS.get(family, {})).items() if key is not None}
 
 
 def _check_fixed(raw: dict[str, Any], family: str, where: str) -> None:

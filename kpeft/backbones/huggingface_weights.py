@@ -1,4 +1,6 @@
-"""Copies a Hugging Face checkpoint's tensors into a classifier's variables, by the names in kpeft/families.py."""
+"""Copies a Hugging Face checkpoint's tensors into a classifier's variables, and back, by the names in
+kpeft/families.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import numpy as np
 
 from kpeft.backbones.safetensors_files import SafetensorsFolder
 from kpeft.families import FAMILIES
-from kpeft.sites import walk
+from kpeft.sites import Layout, variable_paths, walk
+from kpeft.targets import named_layers
 
 # Structural path in the backbone -> module, for what is no place to adapt. RoBERTa's positions are read apart.
 _SEGMENTED = {
@@ -18,7 +21,7 @@ _SEGMENTED = {
     "segment_embedding": "token_type_embeddings",
 }
 _TOKENS_AND_POSITIONS = {"token_embedding": "word_embeddings", "position_embedding": "position_embeddings"}
-_EMBEDDINGS: dict[str, dict[str, str]] = {
+EMBEDDINGS: dict[str, dict[str, str]] = {
     "bert": _SEGMENTED,
     "roberta": {"embeddings/token_embedding": "word_embeddings"},
     "distilbert": {f"token_and_position_embedding/{path}": name for path, name in _TOKENS_AND_POSITIONS.items()},
@@ -27,7 +30,7 @@ _EMBEDDINGS: dict[str, dict[str, str]] = {
     "deberta_v3": {"token_embedding": "word_embeddings"},
     "xlm_roberta": {"embeddings/token_embedding": "word_embeddings"},
 }
-_MODELS = {"deberta_v3": "deberta", "xlm_roberta": "roberta"}
+MODELS = {"deberta_v3": "deberta", "xlm_roberta": "roberta"}
 
 
 def load_encoder(backbone: Any, family: str, tensors: SafetensorsFolder) -> None:
@@ -41,7 +44,7 @@ def load_encoder(backbone: Any, family: str, tensors: SafetensorsFolder) -> None
     Raises:
         ValueError: If a tensor is missing or has another shape.
     """
-    model = _MODELS.get(family, family)
+    model = MODELS.get(family, family)
     prefixed = any(name.startswith(f"{model}.") for name in tensors.names)
     layers = dict(walk(backbone))
 
@@ -54,7 +57,7 @@ def load_encoder(backbone: Any, family: str, tensors: SafetensorsFolder) -> None
             continue
         for path, module in _expand(place.keras, place.hugging_face, layers):
             _load_layer(layers[path], name_of(module), tensors)
-    for path, module in _EMBEDDINGS[family].items():
+    for path, module in EMBEDDINGS[family].items():
         (variable,) = layers[path].weights
         variable.assign(tensors.read(name_of(f"{model}.embeddings.{module}.weight"), tuple(variable.shape)))
     if model == "roberta":
@@ -79,7 +82,7 @@ def load_head(classifier: keras.Model, backbone: Any, family: str, tensors: Safe
     Raises:
         ValueError: If a tensor of the pooler or of a head with as many labels has another shape.
     """
-    model = _MODELS.get(family, family)
+    model = MODELS.get(family, family)
     head, new = {}, []
     for place in FAMILIES[family].places:
         if place.in_head:
@@ -139,3 +142,63 @@ def _load_roberta_positions(layer: Any, embeddings: str, tensors: SafetensorsFol
     if token_type in tensors.names:
         rows = (tensors.shape(token_type) or (1,))[0]
         layer.token_type.assign(tensors.read(token_type, (rows, width))[0])  # every token is of type 0
+
+
+def to_tensors(model: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """Returns a classifier's weights as Hugging Face's model holds them, float32.
+
+    RoBERTa's two position rows that are never read are zeros, and so is the token-type row of one that has none.
+
+    Args:
+        model: A classifier around an encoder of a known family, without adapters.
+
+    Raises:
+        ValueError: If Hugging Face's model has no place for one of the weights.
+    """
+    layout = Layout.of(model)
+    assert layout.family is not None
+    encoder = MODELS.get(layout.family.name, layout.family.name)
+    placed: list[tuple[str, Any, np.ndarray[Any, Any]]] = []
+    for path, named in named_layers(layout).items():
+        placed += _of_layer(layout.layers[path], named.hugging_face)
+    placed += _of_embeddings(dict(walk(layout.layers[layout.backbone])), layout.family.name, encoder)
+    known = {id(variable) for _, variable, _ in placed}
+    left = [path for path, variable in variable_paths(model).items() if id(variable) not in known]
+    if left:
+        raise ValueError(
+            f"Hugging Face's {layout.family.architecture} has no place for {len(left)} weights, {left[0]} first."
+        )
+    return {name: np.ascontiguousarray(value, "float32") for name, _, value in placed}
+
+
+def _of_layer(layer: Any, module: str) -> list[tuple[str, Any, np.ndarray[Any, Any]]]:
+    """Returns (tensor's name, variable, value) for both variables of a layer."""
+    first, bias = (
+        (layer.gamma, layer.beta) if isinstance(layer, keras.layers.LayerNormalization) else (layer.kernel, layer.bias)
+    )
+    weight = _value(first)
+    if first.name == "kernel":
+        weight = weight.reshape(-1, int(np.prod(bias.shape))).T
+    return [(f"{module}.weight", first, weight), (f"{module}.bias", bias, _value(bias).reshape(-1))]
+
+
+def _of_embeddings(layers: dict[str, Any], family: str, encoder: str) -> list[tuple[str, Any, np.ndarray[Any, Any]]]:
+    placed = []
+    for path, module in EMBEDDINGS[family].items():
+        (variable,) = layers[path].weights
+        placed.append((f"{encoder}.embeddings.{module}.weight", variable, _value(variable)))
+    if encoder == "roberta":
+        layer = layers["embeddings/position_embedding"]
+        positions = np.pad(_value(layer.position_embeddings), ((2, 0), (0, 0)))
+        placed.append((f"{encoder}.embeddings.position_embeddings.weight", layer.position_embeddings, positions))
+        own = getattr(layer, "token_type", None)  # KerasHub's own RoBERTa has it in the positions
+        row = np.zeros((1, positions.shape[1])) if own is None else _value(own)[None]
+        placed.append((f"{encoder}.embeddings.token_type_embeddings.weight", own, row))
+    if encoder == "deberta":
+        table = layers["rel_embedding"].rel_embeddings
+        placed.append((f"{encoder}.encoder.rel_embeddings.weight", table, _value(table)))
+    return placed
+
+
+def _value(variable: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(keras.ops.convert_to_numpy(variable.value))

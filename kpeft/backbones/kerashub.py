@@ -70,9 +70,14 @@ def tokenizer_from_preset(preset: str, family: str) -> TextTokenizer:
     Raises:
         ValueError: If the preset has no tokenizer, or an unreadable one.
     """
-    tokenizer = _from_preset(keras_hub.models.Tokenizer, preset, 0, {})
+    tokenizer = keras_hub_tokenizer(preset)
     with reading(preset):
         return from_keras_hub(tokenizer, family)
+
+
+def keras_hub_tokenizer(preset: str) -> Any:
+    """Builds KerasHub's own tokenizer of a preset."""
+    return _from_preset(keras_hub.models.Tokenizer, preset, 0, {})
 
 
 def _check_architecture(config: Any, preset: str) -> None:

@@ -121,6 +121,23 @@ def check_max_length(backbone: Backbone, max_length: int) -> None:
         )
 
 
+def check_virtual_tokens(backbone: Backbone, tokens: int) -> None:
+    """Checks that virtual tokens leave a model positions for rows.
+
+    Args:
+        backbone: The model.
+        tokens: How many positions they take up.
+
+    Raises:
+        ValueError: If they leave fewer than 8.
+    """
+    if tokens > backbone.max_length - 8:
+        raise ValueError(
+            f"tokens must be at most {backbone.max_length - 8}, so that 8 of the {backbone.max_length} positions of "
+            f"preset {backbone.preset!r} are left for rows. Received: {tokens}"
+        )
+
+
 def _load(
     files: PresetFiles, preset: str, num_classes: int, seed: int, dtype: str | None, load_weights: bool
 ) -> _Loaded:

@@ -1,7 +1,33 @@
 """Keras layers that methods place, for any Keras project."""
 
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
+from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
+from kpeft.layers.p_tuning import EncodedPrompt
+from kpeft.layers.prefix import PrefixAttention, PrefixProjection
+from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions
+from kpeft.layers.vera import VeRALinear, VeRAProjection
 
-__all__ = ["AdapterLayer", "FastDropout", "LoRADense", "LoRAEinsumDense", "MergeableAdapter"]
+__all__ = [
+    "AdapterLayer",
+    "DoRADense",
+    "DoRAEinsumDense",
+    "EncodedPrompt",
+    "FastDropout",
+    "IA3Linear",
+    "LoRADense",
+    "LoRAEinsumDense",
+    "MergeableAdapter",
+    "ParallelDown",
+    "ParallelUp",
+    "PrefixAttention",
+    "PrefixProjection",
+    "PromptEmbedding",
+    "SequentialBottleneck",
+    "ShiftedPositions",
+    "VeRALinear",
+    "VeRAProjection",
+]

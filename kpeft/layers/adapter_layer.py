@@ -104,7 +104,7 @@ class MergeableAdapter(AdapterLayer):
         kernel = self.base.kernel
         self._kernel_before_merge = np.array(ops.convert_to_numpy(kernel.value))
         kernel.assign_add(self.kernel_change())
-        self.disable()
+        self.gate.assign(0.0)
         self._merged = True
 
     def unmerge(self) -> None:
@@ -123,7 +123,7 @@ class MergeableAdapter(AdapterLayer):
         else:
             kernel.assign(self._kernel_before_merge)
             self._kernel_before_merge = None
-        self.enable()
+        self.gate.assign(1.0)
         self._merged = False
 
     def get_config(self) -> dict[str, Any]:

@@ -49,9 +49,41 @@ def full(variable: Any) -> Any:
         return getattr(variable, "value", variable)
 
 
+def kernel_axes(layer: Any) -> int:
+    """How many axes of a linear layer's kernel are inputs: 1 of a `Dense`'s, those contracted of an `EinsumDense`'s.
+
+    Raises:
+        ValueError: If the layer is neither, not one matrix product, quantised, or has Keras's own LoRA enabled.
+    """
+    if not isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense):
+        raise ValueError(f"expected a keras.layers.Dense or EinsumDense. Received: {layer!r}")
+    if layer.quantization_mode is not None or layer.lora_enabled:
+        raise ValueError(f"expected a plain layer, but {layer.name} is quantised or has Keras's own LoRA enabled.")
+    axes = 1 if isinstance(layer, keras.layers.Dense) else matrix_axes(layer.equation)
+    if axes is None:
+        raise ValueError(
+            f"expected an equation that is one matrix product, such as 'abc,cde->abde'. Received: {layer.equation!r}"
+        )
+    return axes
+
+
+def project(layer: Any, x: Any) -> Any:
+    """Returns a linear layer's map of `x`, before bias and activation; see `kernel_axes` for which layers."""
+    return linear(x, layer.kernel, kernel_axes(layer))
+
+
 def finish(layer: Any, y: Any) -> Any:
     """Adds a linear layer's bias, applies its activation, and only then rounds to its compute dtype."""
-    y = y if layer.bias is None else y + full(layer.bias)
+    return activate(layer, add_bias(layer, y))
+
+
+def add_bias(layer: Any, y: Any) -> Any:
+    """Adds a linear layer's bias, as it is stored."""
+    return y if layer.bias is None else y + full(layer.bias)
+
+
+def activate(layer: Any, y: Any) -> Any:
+    """Applies a linear layer's activation, and only then rounds to its compute dtype."""
     if layer.activation is keras.activations.gelu and on_jax():
         from kpeft.ops import gelu
 

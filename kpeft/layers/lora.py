@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kpeft.layers.adapter_layer import MergeableAdapter
 from kpeft.layers.fast import FastDropout
-from kpeft.layers.linear import finish, linear, matrix_axes
+from kpeft.layers.linear import finish, full
+from kpeft.layers.linear_map import LinearMap
+from kpeft.layers.starts import OUT_OF_KERNEL, start
 
 
 class LoRALayer(MergeableAdapter):
@@ -23,7 +25,11 @@ class LoRALayer(MergeableAdapter):
         alpha: Scale of the change: it is multiplied by s = alpha / r.
         dropout: Share of the adapter's input that is dropped in training.
         use_rslora: Take s = alpha / sqrt(r) instead (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732).
-        seed: Seed of the start of A and of the dropout.
+        lora_bias: Add s·c to the outputs with a trained c (*out), which starts at zero.
+        init: Where A and B start: `"default"` or as `kpeft.layers.starts` has it. With `"pissa"` and `"olora"` the
+            base's kernel becomes W - s·A·B, so that the layer still starts out equal to its base; `disable` puts W
+            back. Building makes the start: a layer that is loaded from a file has its residual as base.
+        seed: Seed of the start and of the dropout.
         **kwargs: Of `MergeableAdapter`.
     """
 
@@ -35,6 +41,8 @@ class LoRALayer(MergeableAdapter):
         alpha: float = 16.0,
         dropout: float = 0.0,
         use_rslora: bool = False,
+        lora_bias: bool = False,
+        init: str = "default",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -47,28 +55,23 @@ class LoRALayer(MergeableAdapter):
                 f"LoRA needs a plain base layer, but {base.name} is quantised or has Keras's own LoRA enabled."
             )
         super().__init__(base, **kwargs)
+        self.linear_map = LinearMap(base, self.compute_dtype)
         self.rank = rank
         self.alpha = alpha
         self.use_rslora = use_rslora
         self.scaling = alpha / (math.sqrt(rank) if use_rslora else rank)
         self.dropout_rate = dropout
+        self.lora_bias = lora_bias
+        self.init = init
         self.seed = seed
         self.dropout = FastDropout(dropout, seed=seed, dtype=self.dtype_policy, name="dropout")
-
-    @abstractmethod
-    def factor_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the shapes of A and B, for the built base."""
-
-    @abstractmethod
-    def project(self, x: Any) -> Any:
-        """Returns the base's linear map of `x`, before bias and activation."""
-
-    @abstractmethod
-    def low_rank(self, x: Any) -> Any:
-        """Returns s·gate·(x A) B along the split path, without ever forming A B."""
+        # Of pissa and olora: the kernel itself and, while it stands in for it, its residual.
+        self._whole_kernel: np.ndarray[Any, Any] | None = None
+        self._residual: np.ndarray[Any, Any] | None = None
+        self._bias_before_merge: np.ndarray[Any, Any] | None = None
 
     def build_adapter(self) -> None:
-        shape_a, shape_b = self.factor_shapes()
+        shape_a, shape_b = self.linear_map.factor_shapes(self.base.kernel, self.rank)
         features_in, features_out = math.prod(shape_a[:-1]), math.prod(shape_b[1:])
         if self.rank > min(features_in, features_out):
             raise ValueError(
@@ -79,15 +82,79 @@ class LoRALayer(MergeableAdapter):
         uniform = keras.initializers.RandomUniform(-bound, bound, seed=self.seed)
         self.lora_a = self.add_weight(name="lora_a", shape=shape_a, initializer=uniform, autocast=False)
         self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros", autocast=False)
+        if self.lora_bias:
+            self.check_last_axes("lora_bias")
+            self.lora_c = self.add_weight(name="lora_bias", shape=shape_b[1:], initializer="zeros", autocast=False)
+        if self.init != "default":
+            self._start_factors()
+
+    def check_last_axes(self, what: str) -> None:
+        """Checks that something of the shape *out fits the outputs.
+
+        Raises:
+            ValueError: If they do not end in *out.
+        """
+        if not self.linear_map.makes_last_axes:
+            raise ValueError(
+                f"{what} needs outputs that end in the kernel's last axes. Received: equation={self.base.equation!r}"
+            )
+
+    def _start_factors(self) -> None:
+        kernel = np.array(ops.convert_to_numpy(self.base.kernel.value))
+        matrix = kernel.reshape(math.prod(self.lora_a.shape[:-1]), -1)
+        a, b = (x.astype("float32") for x in start(self.init, matrix, self.rank, self.scaling, self.seed))
+        self.lora_a.assign(a.reshape(self.lora_a.shape))
+        self.lora_b.assign(b.reshape(self.lora_b.shape))
+        if self.init in OUT_OF_KERNEL:
+            change = self.scaling * (a.astype("float64") @ b.astype("float64"))
+            self.base.kernel.assign((matrix - change).astype(kernel.dtype).reshape(kernel.shape))
+            self._whole_kernel = kernel
+
+    def enable(self) -> None:
+        super().enable()
+        if self._residual is not None:
+            self.base.kernel.assign(self._residual)
+            self._residual = None
+
+    def disable(self) -> None:
+        super().disable()
+        if self._whole_kernel is not None and self._residual is None:
+            self._residual = np.array(ops.convert_to_numpy(self.base.kernel.value))
+            self.base.kernel.assign(self._whole_kernel)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        outputs = self.project(inputs)
-        outputs = outputs + self.low_rank(self.dropout(inputs, training=training))
+        outputs = self.linear_map.project(inputs, self.base.kernel)
+        outputs = outputs + self.change(self.dropout(inputs, training=training))
         return ops.cast(finish(self.base, outputs), self.compute_dtype)
+
+    def change(self, x: Any) -> Any:
+        """Returns gate·s·((x A) B + c) along the split path, without ever forming A B."""
+        scale = self.scaling * self.gate
+        change = self.linear_map.low_rank(x, self.lora_a, self.lora_b, scale)
+        return change + scale * full(self.lora_c) if self.lora_bias else change
 
     def kernel_change(self) -> Any:
         change = self.scaling * ops.tensordot(self.lora_a.value, self.lora_b.value, axes=1)
         return ops.cast(change, self.base.kernel.dtype)
+
+    def merge(self) -> None:
+        if self.lora_bias and self.base.bias is None:
+            raise ValueError(f"Layer {self.path} has lora_bias, but its base has no bias to merge it into.")
+        super().merge()
+        if self.lora_bias:
+            self._bias_before_merge = np.array(ops.convert_to_numpy(self.base.bias.value))
+            self.base.bias.assign_add(self._bias_change())
+
+    def unmerge(self) -> None:
+        super().unmerge()
+        if self._bias_before_merge is not None:
+            self.base.bias.assign(self._bias_before_merge)
+            self._bias_before_merge = None
+        elif self.lora_bias:
+            self.base.bias.assign_sub(self._bias_change())
+
+    def _bias_change(self) -> Any:
+        return ops.reshape(self.scaling * self.lora_c.value, self.base.bias.shape)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -96,6 +163,8 @@ class LoRALayer(MergeableAdapter):
             "alpha": self.alpha,
             "dropout": self.dropout_rate,
             "use_rslora": self.use_rslora,
+            "lora_bias": self.lora_bias,
+            "init": "default" if self.built else self.init,
             "seed": self.seed,
         }
 
@@ -110,7 +179,7 @@ class LoRADense(LoRALayer):
 
     Args:
         base: A `keras.layers.Dense`, or the number of units of a new one.
-        rank: See `LoRALayer`; so are `alpha`, `dropout`, `use_rslora` and `seed`.
+        rank: See `LoRALayer`; so are `alpha`, `dropout`, `use_rslora`, `lora_bias`, `init` and `seed`.
         **kwargs: Of `keras.layers.Layer`.
 
     Example:
@@ -124,17 +193,6 @@ class LoRADense(LoRALayer):
             raise ValueError(f"LoRADense wraps a keras.layers.Dense or makes one of so many units. Received: {base!r}")
         super().__init__(base, **kwargs)
 
-    def factor_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        features_in, features_out = self.base.kernel.shape
-        return (features_in, self.rank), (self.rank, features_out)
-
-    def project(self, x: Any) -> Any:
-        return linear(x, self.base.kernel)
-
-    def low_rank(self, x: Any) -> Any:
-        hidden = linear(x, self.lora_a) * (self.scaling * self.gate)
-        return linear(ops.cast(hidden, self.compute_dtype), self.lora_b)
-
 
 @keras.saving.register_keras_serializable("kpeft")
 class LoRAEinsumDense(LoRALayer):
@@ -147,50 +205,11 @@ class LoRAEinsumDense(LoRALayer):
 
     Args:
         base: A `keras.layers.EinsumDense` whose kernel lists its contracted axes first.
-        rank: See `LoRALayer`; so are `alpha`, `dropout`, `use_rslora` and `seed`.
+        rank: See `LoRALayer`; so are `alpha`, `dropout`, `use_rslora`, `lora_bias`, `init` and `seed`.
         **kwargs: Of `keras.layers.Layer`.
     """
 
     def __init__(self, base: Any, **kwargs: Any) -> None:
         if not isinstance(base, keras.layers.EinsumDense):
             raise ValueError(f"LoRAEinsumDense wraps a keras.layers.EinsumDense. Received: {base!r}")
-        self._contracted, self._down, self._up = _split_equation(base.equation)
-        self._is_matrix = matrix_axes(base.equation) is not None
         super().__init__(base, **kwargs)
-
-    def factor_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        shape = tuple(self.base.kernel.shape)
-        return (*shape[: self._contracted], self.rank), (self.rank, *shape[self._contracted :])
-
-    def project(self, x: Any) -> Any:
-        if self._is_matrix:
-            return linear(x, self.base.kernel, self._contracted)
-        return ops.einsum(self.base.equation, x, ops.cast(self.base.kernel, x.dtype))
-
-    def low_rank(self, x: Any) -> Any:
-        scale = self.scaling * self.gate
-        if self._is_matrix:
-            hidden = linear(x, self.lora_a, self._contracted) * scale
-            return linear(ops.cast(hidden, self.compute_dtype), self.lora_b)
-        hidden = ops.einsum(self._down, x, ops.cast(self.lora_a, x.dtype)) * scale
-        return ops.einsum(self._up, ops.cast(hidden, x.dtype), ops.cast(self.lora_b, x.dtype))
-
-
-def _split_equation(equation: str) -> tuple[int, str, str]:
-    """Splits `x,w->y` into `x,a->h` and `h,b->y`; returns the number of contracted kernel axes and both equations."""
-    inputs, rest = equation.replace(" ", "").split(",")
-    kernel, outputs = rest.split("->")
-    contracted = [label for label in kernel if label not in outputs]
-    made = [label for label in kernel if label in outputs]
-    if not contracted or any(label in inputs for label in made) or kernel != "".join(contracted + made):
-        raise ValueError(
-            "LoRAEinsumDense needs an equation whose kernel first lists the axes it contracts, then those it makes, "
-            f"such as 'abc,cde->abde'. Received: equation={equation!r}"
-        )
-    rank = next(label for label in "rstuvwxyzabcdefghijklmnopq" if label not in equation)
-    hidden = "".join(label for label in inputs if label not in contracted) + rank
-    return (
-        len(contracted),
-        f"{inputs},{''.join(contracted)}{rank}->{hidden}",
-        f"{hidden},{rank}{''.join(made)}->{outputs}",
-    )

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from kpeft.methods.bitfit import BitFit
+from kpeft.methods.bottleneck import Bottleneck
+from kpeft.methods.dora import DoRA
+from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
-from kpeft.methods.method import Method
+from kpeft.methods.method import Method, Rate
+from kpeft.methods.p_tuning import PTuning
+from kpeft.methods.prefix import Prefix
+from kpeft.methods.prompt import Prompt
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
+from kpeft.methods.union import Union
+from kpeft.methods.vera import VeRA
 
 METHODS: dict[str, type[Method]] = {
     "full": Full,
@@ -14,6 +22,31 @@ METHODS: dict[str, type[Method]] = {
     "layernorm": LayerNorm,
     "freeze": Freeze,
     "lora": LoRA,
+    "dora": DoRA,
+    "ia3": IA3,
+    "vera": VeRA,
+    "prompt": Prompt,
+    "p-tuning": PTuning,
+    "prefix": Prefix,
+    "bottleneck": Bottleneck,
 }
 
-__all__ = ["METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method"]
+__all__ = [
+    "IA3",
+    "METHODS",
+    "BitFit",
+    "Bottleneck",
+    "DoRA",
+    "Freeze",
+    "Full",
+    "HeadOnly",
+    "LayerNorm",
+    "LoRA",
+    "Method",
+    "PTuning",
+    "Prefix",
+    "Prompt",
+    "Rate",
+    "Union",
+    "VeRA",
+]

@@ -20,7 +20,7 @@ class BitFit(Method):
     Attributes:
         terms: Whose biases to train: names of the model's family (query key value attention_output intermediate output
             attention_layernorm output_layernorm embeddings_layernorm pooler head) or regular expressions over layer
-            paths. `None` is all of them.
+            paths. `None` is all of them. `("value",)` trains the biases of the values alone, 9,216 in BERT-base.
     """
 
     name: ClassVar[str] = "bitfit"

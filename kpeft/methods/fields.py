@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from kpeft.methods import METHODS, Method
+from kpeft.methods import METHODS, Method, Union
 
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _NUMBERS = {int: "a whole number", float: "a number"}
@@ -97,6 +97,8 @@ def _is_list(text: str) -> bool:
 
 def method_to_json(method: Method) -> dict[str, Any]:
     """Returns a method as a JSON object: its name and its fields."""
+    if isinstance(method, Union):
+        return {"name": method.name, "parts": [method_to_json(part) for part in method.parts]}
     values = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
     return {"name": method.name, **{k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}}
 
@@ -109,6 +111,8 @@ def method_from_json(value: Mapping[str, Any]) -> Method:
     """
     fields = dict(value)
     name = fields.pop("name", None)
+    if isinstance(fields.get("parts"), list):
+        return Union(parts=tuple(map(method_from_json, fields["parts"])))
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(METHODS)}.")
     cls: Any = METHODS[name]

@@ -2,128 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from kpeft.methods.method import Method, Wrap, is_bias
+from kpeft.methods.low_rank import LowRank
 
 if TYPE_CHECKING:
     from kpeft.layers.adapter_layer import AdapterLayer
-    from kpeft.sites import Layout
-
-BIAS_MODES = ("none", "lora_only", "all")
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Method):
-    """Adds s·A·B, of rank r, to the kernel of each target; s is alpha / r.
+class LoRA(LowRank):
+    """LoRA; its options are those of `LowRank`, and one more.
 
     Attributes:
-        rank: Rank r.
-        alpha: Scale of the change.
-        dropout: Share of each adapter's input that is dropped in training.
-        targets: Which linear layers: a name of the model's family (query key value attention_output intermediate output
-            pooler), `"all-linear"`, a tuple of names, or a regular expression that matches a whole structural path.
-        layers: Numbers of the transformer layers to adapt, from 0. `None` is all of them. In a run, those below the
-            lowest work without dropout, and each row passes them once, see `kpeft.training.trained_part`.
-        rank_pattern: Another rank for the layers that a name or regular expression matches.
-        alpha_pattern: Another alpha, likewise.
-        use_rslora: s = alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732).
-        bias: Which biases to train, too: `"none"`, `"lora_only"` (of the adapted layers) or `"all"`.
+        lora_bias: Add s·c to each target's outputs, with a trained vector c.
     """
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank changes of linear layers"
 
-    rank: int = field(default=8, metadata={"help": "rank of the change"})
-    alpha: float = field(default=16.0, metadata={"help": "scale: the change is multiplied by alpha / rank"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout on the adapters' input"})
-    targets: str | tuple[str, ...] = field(
-        default=("query", "value"), metadata={"help": "layers: names, all-linear, or a regular expression"}
-    )
-    layers: tuple[int, ...] | None = field(default=None, metadata={"help": "transformer layers to adapt, e.g. 0,1,2"})
-    rank_pattern: Mapping[str, int] = field(default_factory=dict, metadata={"help": "other ranks, e.g. query=4"})
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict, metadata={"help": "other alphas, e.g. query=8"})
-    use_rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank)"})
-    bias: str = field(default="none", metadata={"help": "biases to train, too: none, lora_only or all"})
+    lora_bias: bool = field(default=False, metadata={"help": "a trained bias beside the change"})
 
     def __post_init__(self) -> None:
-        for rank in (self.rank, *self.rank_pattern.values()):
-            if rank < 1:
-                raise ValueError(f"rank must be at least 1. Received: rank={rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1. Received: dropout={self.dropout}")
-        if self.bias not in BIAS_MODES:
-            raise ValueError(f"bias must be one of {', '.join(BIAS_MODES)}. Received: bias={self.bias!r}")
+        super().__post_init__()
+        if self.lora_bias and self.init != "default":
+            raise ValueError(f"lora_bias goes with init=default only, as in PEFT. Received: init={self.init!r}")
 
-    def sites(self, layout: Layout) -> list[str]:
-        """Returns the paths of the layers to adapt.
+    def adapter(self, layer: Any, **options: Any) -> AdapterLayer:
+        import keras
 
-        Raises:
-            ValueError: If a target or a layer number matches nothing, or a target is no linear layer.
-        """
-        from kpeft.targets import is_linear, layer_numbers, resolve
+        from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 
-        paths = resolve(layout, self.targets)
-        if self.layers is not None:
-            numbers = layer_numbers(layout)
-            missing = sorted(set(self.layers) - {numbers[path] for path in paths if path in numbers})
-            if missing:
-                raise ValueError(
-                    f"layers={missing} hold none of the targets; the model's layers are 0 to {max(numbers.values())}."
-                )
-            paths = [path for path in paths if numbers.get(path) in self.layers]
-        for path in paths:
-            if not is_linear(layout.layers[path]):
-                kind = type(layout.layers[path]).__name__
-                raise ValueError(f"LoRA adapts Dense and EinsumDense layers, but target {path} is a {kind}.")
-        return paths
-
-    def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
-        sites = self.sites(layout)
-        ranks = _by_path(layout, sites, self.rank_pattern, "rank_pattern")
-        alphas = _by_path(layout, sites, self.alpha_pattern, "alpha_pattern")
-        return {path: self._wrap(ranks.get(path, self.rank), alphas.get(path, self.alpha)) for path in sites}
-
-    def _wrap(self, rank: int, alpha: float) -> Wrap:
-        def wrap(layer: Any, seed: int) -> AdapterLayer:
-            import keras
-
-            from kpeft.layers.lora import LoRADense, LoRAEinsumDense
-
-            kind = LoRADense if isinstance(layer, keras.layers.Dense) else LoRAEinsumDense
-            return kind(
-                layer,
-                rank=rank,
-                alpha=alpha,
-                dropout=self.dropout,
-                use_rslora=self.use_rslora,
-                seed=seed,
-                name=layer.name,
-            )
-
-        return wrap
-
-    def trained(self, layout: Layout) -> set[str]:
-        if self.bias == "none":
-            return set()
-        biases = {path for path in layout.variables if is_bias(path)}
-        if self.bias == "all":
-            return biases
-        sites = set(self.sites(layout))
-        return {path for path in biases if path.rpartition("/")[0] in sites}
-
-
-def _by_path(layout: Layout, sites: list[str], pattern: Mapping[str, Any], option: str) -> dict[str, Any]:
-    """Spreads a pattern's values over the adapted layers; where several keys match, the first counts."""
-    from kpeft.targets import resolve
-
-    values: dict[str, Any] = {}
-    for key, value in pattern.items():
-        matched = [path for path in resolve(layout, key, option=option) if path in sites]
-        if not matched:
-            raise ValueError(f"{option}: {key!r} matches none of the adapted layers.")
-        for path in matched:
-            values.setdefault(path, value)
-    return values
+        kind = LoRADense if isinstance(layer, keras.layers.Dense) else LoRAEinsumDense
+        return kind(layer, lora_bias=self.lora_bias, **options)

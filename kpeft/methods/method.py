@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from kpeft.layers.adapter_layer import AdapterLayer
+    from kpeft.methods.union import Union
     from kpeft.sites import Layout
 
 BIASES = ("bias", "beta")
@@ -16,6 +17,19 @@ BIASES = ("bias", "beta")
 
 Wrap = Callable[[Any, int], "AdapterLayer"]
 """Makes the adapter of one layer: (layer, seed) -> adapter."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one variable is trained beside the others.
+
+    Attributes:
+        factor: Its learning rate is so many times the run's.
+        first_step: It is held as it is before this step, counted from 0.
+    """
+
+    factor: float = 1.0
+    first_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,22 @@ class Method(ABC):
 
     train_head: bool = field(default=True, metadata={"help": "train the whole head; false freezes its kernels"})
 
+    def __add__(self, other: Method) -> Union:
+        """Returns both methods at once."""
+        from kpeft.methods.union import Union
+
+        parts = (each.parts if isinstance(each, Union) else (each,) for each in (self, other))
+        return Union(parts=tuple(part for several in parts for part in several))
+
+    def with_defaults(self) -> Method:
+        """Returns the same method with every option as it comes."""
+        return type(self)()
+
+    @property
+    def positions(self) -> int:
+        """How many of the model's positions the method itself takes up; rows may be so much shorter at most."""
+        return 0
+
     def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
         """Returns how to wrap which layers; nothing, for a method without layers of its own."""
         return {}
@@ -53,12 +83,28 @@ class Method(ABC):
     def trained(self, layout: Layout) -> set[str]:
         """Returns the paths of the model's own variables that the method trains, the head apart."""
 
+    def rates(self, layout: Layout) -> Mapping[str, Rate]:
+        """Returns the rates of variables that are not trained as the run says, by structural path.
+
+        Args:
+            layout: The model with the method on it.
+        """
+        return {}
+
     def plan(self, layout: Layout) -> Plan:
         """Returns what this method does to the model.
 
         Raises:
             ValueError: If an option does not fit the model, or nothing would be trained.
         """
+        trained = self.trained_with_head(layout)
+        wraps = self.wraps(layout)
+        if not trained and not wraps:
+            raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
+        return Plan(wraps, frozenset(trained))
+
+    def trained_with_head(self, layout: Layout) -> set[str]:
+        """Returns the paths of the model's own variables that the method trains."""
         from kpeft.targets import head_layers
 
         head = {path for path in layout.variables if path.rpartition("/")[0] in head_layers(layout)}
@@ -67,10 +113,20 @@ class Method(ABC):
             trained |= head
         else:
             trained -= {path for path in head if not is_bias(path)}
-        wraps = self.wraps(layout)
-        if not trained and not wraps:
-            raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
-        return Plan(wraps, frozenset(trained))
+        return trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengthening(Method):
+    """A method whose virtual tokens lengthen the sequence: it makes a new model and leaves the one it is put on."""
+
+    @abstractmethod
+    def lengthen(self, layout: Layout, seed: int) -> tuple[Any, Mapping[str, AdapterLayer]]:
+        """Returns a model around the layers of another, and the adapter layers in it by structural path.
+
+        Raises:
+            ValueError: If the model is none that can be lengthened.
+        """
 
 
 def is_bias(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +14,7 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
+from kpeft.methods import Rate
 from kpeft.ops import NUMERICS
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
@@ -34,7 +35,7 @@ from kpeft.training.callbacks.evaluation import Evaluate, Score
 from kpeft.training.checkpoint import Checkpoint, check_identity, load_checkpoint
 from kpeft.training.features import FrozenRows
 from kpeft.training.losses import MicroBatchLoss, TaskLoss, make_loss
-from kpeft.training.optimizer import AdamW, OptaxOptimizer
+from kpeft.training.optimizer import AdamW, OptaxOptimizer, Rates
 from kpeft.training.plan import Plan
 from kpeft.training.schedules import Schedule, warmup_steps
 from kpeft.training.state import fingerprint, seed_random_states, state_variables, trained_variables, write_state
@@ -78,6 +79,7 @@ def train(
     task_loss: TaskLoss,
     evaluate: Evaluate,
     score: Score,
+    rates: Mapping[str, Rate] | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
@@ -97,6 +99,7 @@ def train(
         task_loss: `"classification"` or `"regression"`.
         evaluate: Gives the metrics of the model as it stands.
         score: What of the metrics decides the best; higher is better.
+        rates: Of variables that are trained faster, slower or later than `config` says, by structural path.
         output_dir: Gets history.jsonl and checkpoints; `None` keeps neither.
         resume: Go on from the last checkpoint in `output_dir`.
         identity: What else a resumed run must have in common with the first, such as its method; plain JSON.
@@ -116,7 +119,8 @@ def train(
     plan = make_plan(config, len(train_rows))
     trained = trained_variables(model, variables)
     schedule = make_schedule(config, plan)
-    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule)))
+    own_rates = rates_of(trained, rates)
+    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule, own_rates)))
     model.optimizer.build(model.trainable_variables)
     seed_random_states(random_states, config.seed)
     state = FitState(model=model, plan=plan, timer=Timer())
@@ -132,6 +136,7 @@ def train(
         if output_dir
         else "",
         "trained_variables": list(trained),
+        "rates": [list(each) for each in own_rates],
     }
     older = _prepare(output_dir, resume, same)
     evaluations, history_length = Evaluations(), 0
@@ -217,13 +222,20 @@ def make_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     )
 
 
-def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule) -> AdamW:
+def rates_of(paths: Iterable[str], rates: Mapping[str, Rate] | None) -> Rates:
+    """The rates of the variables at some paths, in their order; empty where none is trained in a way of its own."""
+    own = [(rates or {}).get(path, Rate()) for path in paths]
+    return tuple((rate.factor, rate.first_step) for rate in own) if set(own) != {Rate()} else ()
+
+
+def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule, rates: Rates = ()) -> AdamW:
     """What an update of a run does.
 
     Args:
         config: How to train.
         plan: The counts of the run.
         schedule: The learning rate of each step.
+        rates: Of each trained variable, see `rates_of`.
     """
     return AdamW(
         schedule=schedule,
@@ -232,6 +244,7 @@ def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule) -> AdamW
         clip_norm=config.clip_norm,
         gradient_accumulation=config.gradient_accumulation,
         micro_batches_per_epoch=plan.micro_batches_per_epoch,
+        rates=rates,
     )
 
 

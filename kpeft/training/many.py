@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 from kpeft.glue.tokens import EncodedRows
+from kpeft.methods import Rate
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import RowSource, TrainBatches
 from kpeft.training.callbacks import FitState, Interruption, Progress
 from kpeft.training.callbacks.evaluation import Score
-from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule
+from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule, rates_of
 from kpeft.training.losses import TaskLoss, make_loss
 from kpeft.training.mapped import Fixed, MappedModel, Moving
 from kpeft.training.optimizer import is_decayed
@@ -44,6 +45,7 @@ def train_many(
     metrics_of: MetricsOf,
     score: Score,
     eval_batch: int,
+    rates: Mapping[str, Rate] | None = None,
 ) -> list[TrainingResult | Exception]:
     """Trains every run as `train` would, all at once; the model's weights stay as they are.
 
@@ -61,6 +63,7 @@ def train_many(
         metrics_of: Gives the metrics of one run.
         score: What of the metrics decides the best; higher is better.
         eval_batch: Rows of a batch in evaluations.
+        rates: As in `train`.
 
     Returns:
         How each run ended: its result, with `interrupted` set where a signal ended it, or the error that did. An error
@@ -76,7 +79,7 @@ def train_many(
 
     def transformation(rate: Any) -> Any:
         schedule = dataclasses.replace(make_schedule(config, plan), peak=rate)
-        return make_recipe(config, plan, schedule).transformation(decayed)
+        return make_recipe(config, plan, schedule, rates_of(trained, rates)).transformation(decayed)
 
     mapped = MappedModel(
         model,
@@ -85,8 +88,8 @@ def train_many(
         loss=make_loss(task_loss),
         transformation=transformation,
     )
-    rates = np.array([start.config.learning_rate for start in starts], np.float32)
-    fixed = jax.device_put(Fixed(_stacked(starts, frozen), rates))
+    peaks = np.array([start.config.learning_rate for start in starts], np.float32)
+    fixed = jax.device_put(Fixed(_stacked(starts, frozen), peaks))
     batches = [TrainBatches(train_rows, plan, seed=start.config.seed) for start in starts]
     state = FitState(model=model, plan=plan, timer=Timer())
     records = [RunRecord(start, state, 1 / len(starts)) for start in starts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,10 @@ import optax
 from kpeft.training.schedules import Schedule
 
 # By name and not by rank: the biases of attention's EinsumDense have two axes.
-_NOT_DECAYED = frozenset({"bias", "beta", "gamma"})
+_NOT_DECAYED = frozenset({"bias", "beta", "gamma", "lora_bias"})
+
+Rates = tuple[tuple[float, int], ...]
+"""For each variable in its order, the factor of its learning rate and the first update that moves it."""
 
 
 @final
@@ -30,7 +33,9 @@ class AdamW:
         m <- beta_1 m + (1 - beta_1) g,    v <- beta_2 v + (1 - beta_2) g^2
         w <- w - eta_k (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * w)
 
-    where the decay leaves biases and LayerNorms out.
+    where the decay leaves biases and LayerNorms out. A variable with rates (f, k_0) is moved by f times as much. Before
+    update k_0 it stays as it is, its m and v stay zero, and its gradient counts as zero in ||g||; its m_hat and v_hat
+    are corrected for the updates since k_0, as if its training had begun there.
 
     Attributes:
         schedule: The learning rate of each update.
@@ -41,6 +46,7 @@ class AdamW:
         clip_norm: Largest global norm of a gradient, or `None`.
         gradient_accumulation: Micro-batches of one update.
         micro_batches_per_epoch: Decides how many micro-batches the epoch's last update has.
+        rates: Of each variable, or empty where all are (1, 0).
     """
 
     schedule: Schedule
@@ -51,6 +57,7 @@ class AdamW:
     clip_norm: float | None = None
     gradient_accumulation: int = 1
     micro_batches_per_epoch: int = 1
+    rates: Rates = ()
 
     def transformation(self, decayed: Sequence[bool]) -> optax.GradientTransformation:
         """The optax transformation for a list of variables.
@@ -62,10 +69,13 @@ class AdamW:
             A transformation that takes the gradient of each micro-batch and moves the variables once per update.
         """
         parts = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
-        parts.append(_scale_by_adam(self.beta_1, self.beta_2, self.epsilon))
+        parts.append(_scale_by_adam(self.beta_1, self.beta_2, self.epsilon, [first for _, first in self.rates]))
         if self.weight_decay:
             parts.append(optax.add_decayed_weights(self.weight_decay, mask=list(decayed)))
         update = optax.chain(*parts, optax.scale_by_learning_rate(self.schedule))
+        if self.rates:
+            assert len(self.rates) == len(decayed)
+            update = _at_rates(update, self.rates)
         if self.gradient_accumulation == 1:
             return update
         # Rows carry the weight 1 / (rows of the update), so the micro-batches' gradients are summed, not averaged.
@@ -78,8 +88,31 @@ class AdamW:
         return jnp.where(update % updates == updates - 1, total - size * (updates - 1), size)
 
 
-def _scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` with an exact bias correction.
+class _AtRatesState(NamedTuple):
+    count: Any  # updates so far
+    inner: Any
+
+
+def _at_rates(inner: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
+    """Shows `inner` no gradient of a variable before its first update, and scales what it makes of each."""
+
+    def init(parameters: Any) -> _AtRatesState:
+        return _AtRatesState(jnp.zeros([], jnp.int32), inner.init(parameters))
+
+    def update(gradients: Any, state: _AtRatesState, parameters: Any = None) -> tuple[Any, _AtRatesState]:
+        factors = [jnp.where(state.count >= first, factor, 0.0) for factor, first in rates]
+        seen = [jnp.where(f > 0, g, jnp.zeros_like(g)) for f, g in zip(factors, gradients, strict=True)]
+        updates, inner_state = inner.update(seen, state.inner, parameters)
+        updates = [(f * u).astype(u.dtype) for f, u in zip(factors, updates, strict=True)]
+        return updates, _AtRatesState(optax.safe_increment(state.count), inner_state)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _scale_by_adam(
+    beta_1: float, beta_2: float, epsilon: float, first_updates: Sequence[int] = ()
+) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` with an exact bias correction, for each variable from its first update on.
 
     optax takes 1 - beta^k from beta in float32. For 0.999 that is 1.3e-5 off, at every k and always to the same side,
     which makes each step 6e-6 too short; -expm1(k log beta) keeps float32's full precision.
@@ -91,15 +124,20 @@ def _scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> optax.Gradie
         mean = optax.tree.update_moment(gradients, state.mu, beta_1, 1)
         square = optax.tree.update_moment_per_elem_norm(gradients, state.nu, beta_2, 2)
         count = optax.safe_increment(state.count)
-        mean_correction = -jnp.expm1(count * math.log(beta_1))
-        square_correction = -jnp.expm1(count * math.log(beta_2))
+        corrections = {
+            first: [-jnp.expm1(jnp.maximum(count - first, 1) * math.log(beta)) for beta in (beta_1, beta_2)]
+            for first in (0, *first_updates)
+        }
 
-        def step(m: Any, v: Any) -> Any:
+        def step(m: Any, v: Any, first: int) -> Any:
+            mean_correction, square_correction = corrections[first]
             m_hat = m / mean_correction.astype(m.dtype)
             v_hat = v / square_correction.astype(v.dtype)
             return m_hat / (jnp.sqrt(v_hat) + epsilon)
 
-        return jax.tree.map(step, mean, square), optax.ScaleByAdamState(count=count, mu=mean, nu=square)
+        firsts = first_updates or [0] * len(mean)
+        updates = [step(*each) for each in zip(mean, square, firsts, strict=True)]
+        return updates, optax.ScaleByAdamState(count=count, mu=mean, nu=square)
 
     return optax.GradientTransformation(adam.init, update)
 
@@ -185,6 +223,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> OptaxOptimizer:
         recipe = dict(config["recipe"])
         recipe["schedule"] = Schedule(**recipe["schedule"])
+        recipe["rates"] = tuple((factor, first) for factor, first in recipe["rates"])
         return cls(AdamW(**recipe), name=config["name"])
 
     def _state_variable(self, leaf: Any, origin: Any) -> Any:

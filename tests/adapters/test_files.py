@@ -36,7 +36,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit_tensors(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "adapter_model.safetensors"
     tensors = dict(load_file(path))
     change(tensors)
@@ -69,16 +69,32 @@ def test_keys_and_shapes_of_lora(tmp_path: Path) -> None:
         kpeft.LoRA(rank=4, alpha=3.5, rank_pattern={"query": 2}, alpha_pattern={"value": 9}, use_rslora=True),
         kpeft.LoRA(targets=("intermediate", "pooler"), bias="lora_only", train_head=False),
         kpeft.LoRA(layers=(0,), bias="all"),
+        kpeft.LoRA(lora_bias=True, targets=("query", "output")),
+        kpeft.LoRA(init="olora", alpha=8, targets="all-linear"),
+        kpeft.DoRA(rank=2, use_rslora=True, targets=("query", "attention_output"), init="gaussian"),
+        kpeft.DoRA(init="pissa", bias="lora_only", rank_pattern={"query": 2}),
     ],
 )
-def test_options_survive(method: kpeft.LoRA, tmp_path: Path) -> None:
+def test_options_survive(method: Any, tmp_path: Path) -> None:
     adaptation = saved(tmp_path, method)
     fresh = tiny_classifier("bert")
-    loaded = kpeft.load_adapter(fresh, tmp_path)
+    loaded: Any = kpeft.load_adapter(fresh, tmp_path)
     batch = tiny_batch(fresh)
     np.testing.assert_array_equal(fresh(batch), adaptation.model(batch))
+    assert type(loaded.method) is type(method)
+    assert loaded.method.init == method.init
     scales = {path: layer.scaling for path, layer in adaptation.adapters.items()}
     assert {path: layer.scaling for path, layer in loaded.adapters.items()} == scales
+
+
+def test_a_merged_adapter_is_saved_as_it_was(tmp_path: Path) -> None:
+    """Its bias is trained, and holds the change's bias while merged."""
+    adaptation = saved(tmp_path / "plain", kpeft.LoRA(rank=2, lora_bias=True, bias="lora_only"))
+    adaptation.merge()
+    kpeft.save_adapter(adaptation, tmp_path / "merged")
+    assert adaptation.merged
+    plain, merged = (tmp_path / name / "adapter_model.safetensors" for name in ("plain", "merged"))
+    assert merged.read_bytes() == plain.read_bytes()
 
 
 def test_a_model_of_no_family_uses_structural_paths(tmp_path: Path) -> None:
@@ -134,7 +150,12 @@ def drop_tensor(tensors: dict[str, Any]) -> None:
         (lambda folder: edit_tensors(folder, drop_tensor), "lacks 1 tensors"),
         (lambda folder: edit_config(folder, target_modules=["query"]), "no place for"),
         (lambda folder: edit_config(folder, target_modules=["c_attn"]), "'c_attn'.* match no layer"),
-        (lambda folder: edit_config(folder, use_dora=True), "use_dora=True is not supported"),
+        (lambda folder: edit_config(folder, use_dora=True), "lora_magnitude_vector"),
+        (lambda folder: edit_config(folder, use_dora=True, lora_bias=True), "lora_bias=True does not go with use_dora"),
+        (lambda folder: edit_config(folder, use_qalora=True), "use_qalora=True is not supported"),
+        (lambda folder: edit_config(folder, init_lora_weights="corda"), "init_lora_weights='corda' is not supported"),
+        (lambda folder: edit_config(folder, init_lora_weights="pissa_niter_4"), "init_lora_weights='pissa_niter_4'"),
+        (lambda folder: edit_config(folder, init_lora_weights="pissa", r=4), r"lora_A.weight has shape"),
         (lambda folder: edit_config(folder, peft_type="LOHA"), "peft_type 'LOHA' is not supported"),
         (lambda folder: edit_config(folder, brand_new_option=3), "brand_new_option=3"),
         (lambda folder: edit_config(folder, bias="some"), "bias='some'"),
@@ -162,5 +183,5 @@ def test_another_architecture_or_label_count_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="classifier"):
         kpeft.load_adapter(tiny_classifier("bert", num_classes=3), tmp_path)
     saved(tmp_path / "bitfit", kpeft.BitFit())
-    with pytest.raises(ValueError, match=r"lacks|no place|shape"):
+    with pytest.raises(ValueError, match="match no layer of model 'roberta_classifier'"):
         kpeft.load_adapter(tiny_classifier("roberta"), tmp_path / "bitfit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import kpeft
 
 CASES = [
+    "dora_all_linear_bert",
+    "ia3_bert",
     "lora_all_linear_bert",
     "lora_all_linear_roberta",
     "lora_bias_all_bert",
@@ -39,6 +42,7 @@ def test_golden(case: str, goldens_dir: Path, tmp_path: Path) -> None:
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == written.read_bytes()
     ours = json.loads((tmp_path / "adapter_config.json").read_text())
     theirs = json.loads(written.with_name("adapter_config.json").read_text())
+    assert set(ours["target_modules"]) == set(theirs["target_modules"]) or case.startswith(("lora", "dora"))
     said_otherwise = {"base_model_name_or_path", "modules_to_save", "target_modules"}
     assert ours.keys() == theirs.keys()
     assert {k: v for k, v in ours.items() if k not in said_otherwise} == {
@@ -46,9 +50,11 @@ def test_golden(case: str, goldens_dir: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("case", ["dora_all_linear_bert", "ia3_bert"])
-def test_what_is_not_supported_is_refused_by_name(case: str, goldens_dir: Path) -> None:
-    folder = goldens_dir / "peft_goldens" / case
+def test_what_is_not_supported_is_refused_by_name(goldens_dir: Path, tmp_path: Path) -> None:
+    folder = goldens_dir / "peft_goldens" / "lora_query_value_bert"
     base = goldens_dir / "peft_goldens" / "bases" / (folder / "base.txt").read_text().strip()
-    with pytest.raises(ValueError, match=r"use_dora=True|peft_type 'IA3'"):
-        kpeft.load_adapter(kpeft.load_classifier(str(base), 2), folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps({**config, "layer_replication": [[0, 1]]}))
+    with pytest.raises(ValueError, match=r"layer_replication=\[\[0, 1\]\] is not supported"):
+        kpeft.load_adapter(kpeft.load_classifier(str(base), 2), copy)

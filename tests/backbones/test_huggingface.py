@@ -246,7 +246,7 @@ def test_pickled_or_no_weights(tmp_path: Path) -> None:
         ("bert", {"num_attention_heads": 3}, r"hidden size 8 does not divide into 3 heads"),
         ("bert", {"hidden_dropout_prob": 1.5}, r"hidden_dropout_prob must be a rate"),
         ("bert", {"position_embedding_type": "relative_key"}, r"position_embedding_type must be 'absolute'"),
-        ("bert", {"layer_norm_eps": "x"}, r"epsilon must be a positive number"),
+        ("bert", {"layer_norm_eps": "x"}, r"layer_norm_eps must be a positive number"),
         ("deberta_v3", {"conv_kernel_size": 3}, r"conv_kernel_size must be 0"),
         ("distilbert", {"dim": "8"}, r"dim must be a positive integer. Received: '8'"),
     ],

@@ -124,6 +124,6 @@ def test_every_field_has_help_and_a_type_that_can_be_parsed() -> None:
             default = method_to_json(method())[field.name]
             kind = field_types(method)[field.name]
             assert is_switch(field.name) == (kind is bool) == isinstance(default, bool)
-    assert texts["rank"] == "lora: rank of the change"
+    assert texts["terms"].startswith("bitfit: whose biases")
     assert texts["layers"].startswith("freeze: how many layers to freeze")
     assert not texts["train_head"].startswith("full")

@@ -31,16 +31,21 @@ def reference(weights: list[np.ndarray], gradients: list[list[np.ndarray]], reci
     """AdamW as its paper has it, in float64."""
     first = [np.zeros_like(weight) for weight in weights]
     second = [np.zeros_like(weight) for weight in weights]
+    rates = recipe.rates or ((1.0, 0),) * len(SHAPES)
     for step, gradient in enumerate(gradients):
+        gradient = [part * (step >= start) for part, (_, start) in zip(gradient, rates, strict=True)]
         norm = np.sqrt(sum((part**2).sum() for part in gradient))
         scale = 1.0 if recipe.clip_norm is None else min(1.0, recipe.clip_norm / norm)
-        rate = recipe.schedule.at(step)
         for index, name in enumerate(SHAPES):
+            factor, start = rates[index]
+            if step < start:
+                continue
+            rate, age = factor * recipe.schedule.at(step), step + 1 - start
             g = gradient[index] * scale
             first[index] = recipe.beta_1 * first[index] + (1 - recipe.beta_1) * g
             second[index] = recipe.beta_2 * second[index] + (1 - recipe.beta_2) * g**2
-            m_hat = first[index] / (1 - recipe.beta_1 ** (step + 1))
-            v_hat = second[index] / (1 - recipe.beta_2 ** (step + 1))
+            m_hat = first[index] / (1 - recipe.beta_1**age)
+            v_hat = second[index] / (1 - recipe.beta_2**age)
             decay = recipe.weight_decay * weights[index] if name in DECAYED else 0.0
             weights[index] = weights[index] - rate * (m_hat / (np.sqrt(v_hat) + recipe.epsilon) + decay)
     return weights
@@ -83,6 +88,25 @@ def test_equals_adamw_in_float64(clip_norm: float | None, weight_decay: float) -
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
 
 
+RATES = ((1.0, 0), (16.0, 0), (0.5, 3), (1.0, 5), (0.25, 0), (2.0, 1))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
+def test_rates_are_adamw_begun_later_and_scaled(clip_norm: float | None) -> None:
+    recipe = make_recipe(clip_norm=clip_norm, rates=RATES)
+    variables, gradients = make_variables(), make_gradients(8)
+    start = float64(variables)
+    expected = reference(start.copy(), gradients, recipe)
+    trajectory = drive(OptaxOptimizer(recipe), variables, gradients)
+    for got, want in zip(trajectory[-1], expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+    still = [
+        [np.array_equal(now, then) for now, then in zip(values, start, strict=True)].count(True)
+        for values in trajectory
+    ]
+    assert still == [6, 2, 2, 1, 1, 0, 0, 0]  # the first update's rate is 0: warm-up
+
+
 def test_accumulates_to_the_epochs_smaller_last_update() -> None:
     """5 micro-batches an epoch, two to an update: updates of 2, 2 and 1 micro-batches, twice over."""
     recipe = make_recipe(gradient_accumulation=2, micro_batches_per_epoch=5)
@@ -113,7 +137,7 @@ def test_eager_equals_jitted() -> None:
 
 
 def test_survives_serialisation_and_goes_on() -> None:
-    recipe = make_recipe(gradient_accumulation=2, micro_batches_per_epoch=3)
+    recipe = make_recipe(rates=RATES, gradient_accumulation=2, micro_batches_per_epoch=3)
     first, gradients = make_variables(), make_gradients(6)
     one = OptaxOptimizer(recipe)
     drive(one, first, gradients[:3])

@@ -1,0 +1,126 @@
+"""Modules of Hugging Face's models as PEFT's configurations name them: targets, and the head that is saved whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kpeft.adapters.peft_names import hugging_face_modules
+from kpeft.sites import Layout
+from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
+
+
+def modules_to_save(module: str) -> str:
+    """Returns the Hugging Face module that PEFT saves whole to save a layer of the head."""
+    return module.partition(".")[0]
+
+
+def saves_head(layout: Layout, config: Mapping[str, Any]) -> bool:
+    """Whether the modules that PEFT saves whole are the head's.
+
+    Raises:
+        ValueError: If the model is no KerasHub encoder, or a saved module is neither in the head nor one that PEFT
+            names in vain (`score`).
+    """
+    modules = hugging_face_modules(layout)
+    if not modules:
+        raise ValueError(f"a Hugging Face adapter needs a KerasHub encoder; model {layout.model.name!r} holds none.")
+    head = head_layers(layout)
+    tops = {modules_to_save(module) for module, path in modules.items() if path in head}
+    saved = config.get("modules_to_save") or (["classifier", "score"] if config.get("task_type") == "SEQ_CLS" else [])
+    for module in saved:
+        if module not in tops | {"classifier", "score"}:
+            raise ValueError(
+                f"adapter_config.json: modules_to_save={module!r} is not in the head; kpeft saves only heads."
+            )
+    return any(module in tops for module in saved)
+
+
+def linear_modules(layout: Layout, *, outside_head: bool) -> dict[str, str]:
+    """Returns the structural path of each linear layer by its Hugging Face module name.
+
+    Args:
+        layout: The model.
+        outside_head: Leave those of the head out, which PEFT never adapts and saves whole at once.
+    """
+    head = head_layers(layout) if outside_head else set()
+    modules = hugging_face_modules(layout)
+    return {module: path for module, path in modules.items() if is_linear(layout.layers[path]) and path not in head}
+
+
+def head_fields(layout: Layout, train_head: bool) -> dict[str, Any]:
+    """Returns the fields of a config that say whether the head is saved whole."""
+    head = head_layers(layout)
+    saved = sorted({modules_to_save(m) for m, path in hugging_face_modules(layout).items() if path in head})
+    if not train_head or not saved:
+        return {"modules_to_save": None, "task_type": None}
+    return {"modules_to_save": saved, "task_type": "SEQ_CLS"}
+
+
+def short_names(adapted: set[str], modules: set[str]) -> list[str]:
+    """Names modules by their last part, or last two, where those name no other module, else in full."""
+    names = set()
+    for module in adapted:
+        parts = module.split(".")
+        endings = (".".join(parts[-count:]) for count in (1, 2))
+        names.add(next((end for end in endings if not any(matches(m, [end]) for m in modules - adapted)), module))
+    return sorted(names)
+
+
+def no_target(layout: Layout, targets: Any) -> ValueError:
+    """Returns the error for `target_modules` that match nothing in a model."""
+    return ValueError(
+        f"adapter_config.json: target_modules={targets!r} match no layer of model {layout.model.name!r}, "
+        f"a {layout.family.name if layout.family else 'model of no known family'}."
+    )
+
+
+def is_target(module: str, targets: Any, config: Mapping[str, Any]) -> bool:
+    """PEFT's own rule for one module.
+
+    Args:
+        module: Its name in Hugging Face's model.
+        targets: `target_modules`, or what PEFT takes for the family where a config has none.
+        config: The rest: `exclude_modules`, `layers_to_transform`, `layers_pattern`.
+    """
+    if matches(module, config.get("exclude_modules") or []):
+        return False
+    if targets != ALL_LINEAR and not matches(module, targets):
+        return False
+    layers = config.get("layers_to_transform")
+    if layers is None:
+        return True
+    pattern = config.get("layers_pattern") or ["layer", "layers", r"[^.]*"]
+    names = [pattern] if isinstance(pattern, str) else pattern
+    number = next((m for name in names if (m := re.match(rf".*\.{name}\.(\d+)\.", module))), None)
+    return number is not None and int(number[1]) in ([layers] if isinstance(layers, int) else layers)
+
+
+def matches(module: str, names: str | list[str]) -> bool:
+    """Whether a module is one of `names`: a regular expression over the whole name, or a list of last parts."""
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def kpeft_targets(layout: Layout, paths: list[str]) -> str | tuple[str, ...]:
+    """Says a set of layers as briefly as kpeft can: by names of the family, else path by path."""
+    wanted = set(paths)
+    if wanted == set(resolve(layout, ALL_LINEAR)):
+        return ALL_LINEAR
+    terms = layout.family.terms if layout.family else ()
+    by_term = {
+        term: {p for p in resolve(layout, term) if p in layout.layers} for term in terms if _exists(layout, term)
+    }
+    chosen = tuple(term for term, members in by_term.items() if members and members <= wanted)
+    if chosen and set().union(*(by_term[term] for term in chosen)) == wanted:
+        return chosen
+    return "|".join(re.escape(path) for path in paths)
+
+
+def _exists(layout: Layout, term: str) -> bool:
+    try:
+        return bool(resolve(layout, term))
+    except ValueError:
+        return False

@@ -1,0 +1,137 @@
+"""A VeRA adapter in Hugging Face PEFT's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from kpeft.adaptation import Adaptation
+from kpeft.adapters.folder import Tensors
+from kpeft.adapters.peft_config import COMMON, check_fields
+from kpeft.adapters.peft_format import PeftFormat
+from kpeft.adapters.peft_modules import (
+    head_fields,
+    is_target,
+    kpeft_targets,
+    linear_modules,
+    no_target,
+    saves_head,
+    short_names,
+)
+from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
+from kpeft.layers.vera import VeRALinear, VeRAProjection
+from kpeft.methods import Method, VeRA
+from kpeft.methods.fields import check_types
+from kpeft.sites import Layout
+from kpeft.targets import NamedLayer
+
+_UNUSED = {"bias": "none", "fan_in_fan_out": False}
+_KNOWN = {
+    *COMMON,
+    "d_initial",
+    "exclude_modules",
+    "init_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "modules_to_save",
+    "peft_type",
+    "projection_prng_key",
+    "r",
+    "save_projection",
+    "target_modules",
+    "task_type",
+    "vera_dropout",
+}
+_DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
+_MATRICES = ("base_model.vera_A", "base_model.vera_B")
+
+
+class VeRAFormat(PeftFormat):
+    """`VERA`: λ_d and λ_b of each adapted layer, and once for all A (r, in) and B (out, r)."""
+
+    peft_type = "VERA"
+    methods = (VeRA,)
+
+    def config(self, adaptation: Adaptation) -> dict[str, Any]:
+        method = adaptation.method
+        assert isinstance(method, VeRA)
+        layout = Layout.of(adaptation.model)
+        modules = hugging_face_modules(layout)
+        adapted = {module for module, path in modules.items() if path in adaptation.adapters}
+        return {
+            **COMMON,
+            **_UNUSED,
+            "d_initial": method.d_initial,
+            "init_weights": True,
+            "layers_pattern": None,
+            "layers_to_transform": None,
+            "peft_type": self.peft_type,
+            "projection_prng_key": method.projection_prng_key,
+            "r": method.rank,
+            "save_projection": True,
+            "target_modules": short_names(adapted, set(modules)),
+            "vera_dropout": method.dropout,
+            **head_fields(layout, method.train_head),
+        }
+
+    def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
+        check_fields(config, unused=_UNUSED, known=_KNOWN)
+        if not config.get("save_projection", True):
+            raise ValueError(
+                "adapter_config.json: save_projection=False leaves out the random matrices, which only torch can draw "
+                "again; save the adapter with save_projection=True."
+            )
+        train_head = saves_head(layout, config)
+        linear = linear_modules(layout, outside_head=train_head)
+        targets = config.get("target_modules")
+        if targets is None:
+            targets = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
+        adapted = [module for module in linear if is_target(module, targets, config)]
+        if not adapted:
+            raise no_target(layout, targets)
+        values = {
+            "rank": config.get("r", 256),
+            "dropout": config.get("vera_dropout", 0.0),
+            "targets": kpeft_targets(layout, [linear[module] for module in adapted]),
+            "d_initial": config.get("d_initial", 0.1),
+            "projection_prng_key": config.get("projection_prng_key", 0),
+            "train_head": train_head,
+        }
+        check_types(VeRA, values)
+        return VeRA(**values)
+
+    def name(self, path: str, layers: Mapping[str, NamedLayer], adaptation: Adaptation) -> PeftName | None:
+        layer, _, variable = path.rpartition("/")
+        if variable in ("vera_lambda_b", "vera_lambda_d") and layer in layers:
+            return PeftName(f"{BASE}{layers[layer].hugging_face}.{variable}", False)
+        return super().name(path, layers, adaptation)
+
+    def tensors(self, adaptation: Adaptation) -> Tensors:
+        shared = _projection(adaptation)
+        matrices = [ops.convert_to_numpy(each.value).T for each in (shared.vera_a, shared.vera_b)]
+        return {**super().tensors(adaptation), **dict(zip(_MATRICES, matrices, strict=True))}
+
+    def values(self, adaptation: Adaptation, tensors: Tensors) -> Tensors:
+        shared = _projection(adaptation)
+        matrices: list[np.ndarray[Any, Any]] = []
+        for key, variable in zip(_MATRICES, (shared.vera_a, shared.vera_b), strict=True):
+            shape = tuple(reversed(variable.shape))
+            if key not in tensors:
+                raise ValueError(f"the adapter lacks {key}; save it with save_projection=True.")
+            if tensors[key].shape != shape:
+                raise ValueError(f"tensor {key} has shape {tensors[key].shape}, but the model needs {shape}.")
+            matrices.append(tensors[key].T)
+        values = super().values(adaptation, {key: value for key, value in tensors.items() if key not in _MATRICES})
+        shared.vera_a.assign(matrices[0])
+        shared.vera_b.assign(matrices[1])
+        return values
+
+
+def _projection(adaptation: Adaptation) -> VeRAProjection:
+    """Returns the matrices that all adapters share."""
+    layer = next(iter(adaptation.adapters.values()))
+    assert isinstance(layer, VeRALinear)
+    return layer.projection

@@ -1,0 +1,162 @@
+"""Prefix tuning: learned keys and values in every attention layer (Li & Liang, 2021, https://arxiv.org/abs/2101.00190).
+
+P-tuning v2 (Liu et al., 2021, https://arxiv.org/abs/2110.07602) is the same for encoders.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kpeft.layers.adapter_layer import AdapterLayer
+from kpeft.layers.fast import FastDropout
+from kpeft.layers.linear import full
+from kpeft.layers.p_tuning import dense
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class PrefixProjection(keras.layers.Layer):
+    """What the prefixes of all layers are projected from: h = tanh(E W + b), (n, hidden), in float32.
+
+    Args:
+        tokens: Number n of virtual tokens.
+        width: Width of E, whose rows start at N(0, 1).
+        hidden: Width of h.
+        seed: Seed of the start.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+
+    def __init__(self, tokens: int, width: int, hidden: int, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.tokens = tokens
+        self.width = width
+        self.hidden = hidden
+        self.seed = seed
+        self.dense = dense(width, hidden, "first", seed, activation="tanh")
+        start = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
+        self.embedding = self.add_weight(name="embedding", shape=(self.tokens, self.width), initializer=start)
+        self.dense.build((self.tokens, self.width))
+        self.built = True  # it takes no input
+
+    def rows(self) -> Any:
+        """Returns h."""
+        return self.dense(full(self.embedding))
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"tokens": self.tokens, "width": self.width, "hidden": self.hidden, "seed": self.seed}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable("kpeft")
+class PrefixAttention(AdapterLayer):
+    """Attention that sees n learned keys and values, P_k and P_v, before its own: attention(q, [P_k; k], [P_v; v]).
+
+    While the gate is closed they are masked out. The prefix is (n, 2, heads, head_dim), keys before values; it is a
+    variable or, with a projection, h W + b, where h is the projection's output.
+
+    Args:
+        base: A `keras.layers.MultiHeadAttention`.
+        tokens: Number n of virtual tokens.
+        projection: Makes h, (n, hidden); several layers may share one.
+        dropout: Share of the prefix that is dropped in training.
+        seed: Seed of the prefix's start, N(0, 1), of W and b, and of the dropout.
+        **kwargs: Of `AdapterLayer`.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        *,
+        tokens: int,
+        projection: PrefixProjection | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(base, keras.layers.MultiHeadAttention):
+            raise ValueError(f"PrefixAttention wraps a keras.layers.MultiHeadAttention. Received: {base!r}")
+        if base.value_dim != base.key_dim:
+            raise ValueError(
+                f"PrefixAttention needs keys and values of one width. Received: {base.key_dim} and {base.value_dim}"
+            )
+        super().__init__(base, **kwargs)
+        self.tokens = tokens
+        self.projection = projection
+        self.dropout_rate = dropout
+        self.seed = seed
+        self.dropout = FastDropout(dropout, seed=seed, dtype="float32", name="dropout")
+        if projection is not None:
+            self.last = dense(projection.hidden, 2 * base.num_heads * base.key_dim, "last", seed)
+
+    def build_adapter(self) -> None:
+        if self.projection is not None:
+            self.last.build((self.tokens, self.projection.hidden))
+            return
+        start = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
+        shape = (self.tokens, 2, self.base.num_heads, self.base.key_dim)
+        self.own_prefix = self.add_weight(name="prefix", shape=shape, initializer=start, dtype="float32")
+
+    @property
+    def own_trainable_variables(self) -> list[Any]:
+        if self.projection is None:
+            return super().own_trainable_variables
+        return [*self.projection.trainable_variables, *self.last.trainable_variables]
+
+    def prefix(self) -> Any:
+        """Returns keys and values, (n, 2, heads, head_dim)."""
+        if self.projection is None:
+            return full(self.own_prefix)
+        shape = (self.tokens, 2, self.base.num_heads, self.base.key_dim)
+        return ops.reshape(self.last(self.projection.rows()), shape)
+
+    def call(
+        self,
+        query: Any,
+        value: Any,
+        key: Any = None,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
+        base, rows = self.base, ops.shape(query)[0]
+        q = base.query_dense(query)
+        k = base.key_dense(value if key is None else key)
+        v = base.value_dense(value)
+        prefix = self.prefix()
+        flat = self.dropout(ops.reshape(prefix, (self.tokens, -1)), training=training)
+        prefix = ops.cast(ops.reshape(flat, prefix.shape), k.dtype)
+        shape = (rows, self.tokens, *prefix.shape[2:])
+        k_first, v_first = (ops.broadcast_to(prefix[None, :, i], shape) for i in (0, 1))
+        if attention_mask is None:
+            attention_mask = ops.ones((rows, 1, ops.shape(k)[1]), "bool")
+        mask = ops.cast(attention_mask, "bool")
+        on = ops.broadcast_to(self.gate > 0, (*ops.shape(mask)[:-1], self.tokens))
+        output, scores = base._compute_attention(
+            q,
+            ops.concatenate([k_first, k], axis=1),
+            ops.concatenate([v_first, v], axis=1),
+            ops.concatenate([on, mask], axis=-1),
+            training=training,
+            return_attention_scores=return_attention_scores,
+        )
+        output = base.output_dense(output)
+        return (output, scores) if return_attention_scores else output
+
+    def compute_output_shape(  # type: ignore[override]  # attention's inputs are several
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> Any:
+        return self.base.compute_output_shape(query_shape, value_shape, key_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"tokens": self.tokens, "dropout": self.dropout_rate, "seed": self.seed}
+        projection = None if self.projection is None else keras.saving.serialize_keras_object(self.projection)
+        return {**super().get_config(), **own, "projection": projection}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        if config["projection"] is not None:
+            config["projection"] = keras.saving.deserialize_keras_object(config["projection"])
+        return super().from_config(config)

@@ -1,0 +1,82 @@
+"""Writes tests/goldens/peft/{prompt,p_tuning,prefix}_*: virtual tokens of Hugging Face PEFT, and logits.
+
+Needs torch, transformers and peft. The files were written with torch 2.13.0, transformers 5.23.0 and peft 0.21.2.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+import transformers
+
+BASES = Path(__file__).parent / "goldens" / "hf"
+TOKENS = 2
+_DISTILBERT = {"token_dim": 8, "num_layers": 2, "num_attention_heads": 2}
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "prompt_bert": ("bert", peft.PromptTuningConfig, {}),
+    "prompt_roberta": ("roberta", peft.PromptTuningConfig, {}),
+    "prompt_xlm_roberta": ("xlm_roberta", peft.PromptTuningConfig, {}),
+    "prompt_distilbert": ("distilbert", peft.PromptTuningConfig, _DISTILBERT),
+    "prompt_electra": ("electra", peft.PromptTuningConfig, {"token_dim": 6}),
+    "prompt_albert": ("albert", peft.PromptTuningConfig, {"token_dim": 6}),
+    "prompt_deberta_v3": ("deberta_v3", peft.PromptTuningConfig, {}),
+    "p_tuning_mlp_bert": ("bert", peft.PromptEncoderConfig, {"encoder_hidden_size": 5}),
+    "p_tuning_lstm_roberta": (
+        "roberta",
+        peft.PromptEncoderConfig,
+        {"encoder_hidden_size": 3, "encoder_reparameterization_type": "LSTM", "encoder_num_layers": 2},
+    ),
+    "prefix_bert": ("bert", peft.PrefixTuningConfig, {}),
+    "prefix_roberta": ("roberta", peft.PrefixTuningConfig, {}),
+    "prefix_electra": ("electra", peft.PrefixTuningConfig, {}),
+    "prefix_projection_bert": (
+        "bert",
+        peft.PrefixTuningConfig,
+        {"prefix_projection": True, "encoder_hidden_size": 5},
+    ),
+}
+
+
+def main(folder: Path) -> None:
+    """Writes each case into a folder of its name."""
+    transformers.logging.set_verbosity_error()
+    for name, (base, config, options) in CASES.items():
+        write(folder / name, base, config(task_type="SEQ_CLS", num_virtual_tokens=TOKENS, **options))
+
+
+def write(folder: Path, base: str, config: Any) -> None:
+    """Writes one adapter with random weights, what its encoder holds, and the logits of the base's own batch."""
+    torch.manual_seed(1)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(BASES / base)
+    model = peft.get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.5 * torch.randn_like(parameter))
+    rows = np.load(BASES / base / "expected.npz")
+    inputs = {"input_ids": rows["token_ids"], "attention_mask": rows["padding_mask"]}
+    if base in ("bert", "electra", "albert"):
+        inputs["token_type_ids"] = rows["segment_ids"]
+    with torch.no_grad():
+        logits = model(**{key: torch.tensor(value).long() for key, value in inputs.items()}).logits
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None}, indent=2, sort_keys=True)
+    )
+    encoder = {f"encoder.{key}": value.numpy() for key, value in model.prompt_encoder["default"].state_dict().items()}
+    if list(encoder) == ["encoder.embedding.weight"]:
+        encoder = {}
+    np.savez(folder / "expected.npz", logits=logits.numpy(), **encoder)
+
+
+if __name__ == "__main__":
+    main(Path(__file__).parent / "goldens" / "peft")
