@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kpeft.config import DataConfig, RunConfig, TrainingConfig
     from kpeft.experiment import run_experiment
     from kpeft.glue.tasks import TASKS
-    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method
+    from kpeft.methods import METHODS, BitFit, Freeze, Full, HeadOnly, LayerNorm, LoRA, Method, QLoRA
     from kpeft.results import RunResult
 
 # In the order a user meets them.
@@ -34,6 +34,7 @@ _MODULES = {
     "BitFit": "kpeft.methods",
     "LayerNorm": "kpeft.methods",
     "LoRA": "kpeft.methods",
+    "QLoRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "load_model": "kpeft.backbones",
@@ -59,6 +60,7 @@ __all__ = [
     "LoRA",
     "Method",
     "ParameterCounts",
+    "QLoRA",
     "RunConfig",
     "RunResult",
     "TrainingConfig",

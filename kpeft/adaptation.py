@@ -18,11 +18,13 @@ from keras import ops
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.methods.method import Method, Plan
+from kpeft.quantized_model import QuantizedLayers
 from kpeft.sites import (
     Layout,
     TrainableFlags,
     build_in_place,
     clear_compilation,
+    clear_functions,
     replace_layer,
     set_trainable,
     uncompiled,
@@ -62,12 +64,14 @@ class Adaptation:
         adapters: Mapping[str, AdapterLayer],
         flags: TrainableFlags,
         trained: Iterable[str],
+        quantized: QuantizedLayers,
     ) -> None:
         self.model = model
         self.method = method
         self.adapters = dict(adapters)
         self.merged = False
         self._flags = flags
+        self._quantized = quantized
         self._start = self._values(trained)
 
     def trained_variables(self) -> dict[str, Any]:
@@ -81,19 +85,24 @@ class Adaptation:
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
-        return ParameterCounts(sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes))
+        hidden = 0 if self.merged else self._quantized.hidden_parameters()
+        total = sum(size for size, _ in sizes) + hidden
+        return ParameterCounts(sum(size for size, trainable in sizes if trainable), total)
 
     def merge(self) -> None:
         """Folds what was learned into the model: it computes the same, with less work, and `detach` will keep it.
 
-        Selective methods have nothing to fold; merging only makes `detach` keep what they trained.
+        Selective methods have nothing to fold; merging only makes `detach` keep what they trained. A quantised model
+        becomes float32 here, with the values that its codes stand for.
 
         Raises:
             ValueError: If the model is merged already, or an adapter cannot be folded into a kernel.
         """
         if self.merged:
             raise ValueError("the adaptation is merged already; call unmerge() first.")
-        for adapter in self._mergeable():
+        mergeable = self._mergeable()
+        self._restore_quantized()
+        for adapter in mergeable:
             adapter.merge()
         self.merged = True
 
@@ -107,6 +116,9 @@ class Adaptation:
             raise ValueError("the adaptation is not merged; there is nothing to unmerge.")
         for adapter in self._mergeable():
             adapter.unmerge()
+        if self._quantized:
+            self._quantized.place(self.model)
+            clear_functions(self.model)
         self.merged = False
 
     def _mergeable(self) -> list[MergeableAdapter]:
@@ -118,8 +130,9 @@ class Adaptation:
     def detach(self) -> Any:
         """Takes the method off the model and clears the model's compilation.
 
-        A merged model keeps what was learned; any other is bit for bit what it was before `adapt`. Trainable flags are
-        as before `adapt` either way.
+        A merged model keeps what was learned; any other is bit for bit what it was before `adapt`, but for weights that
+        were quantised: they are float32 again, with the values that their codes stand for. Trainable flags are as
+        before `adapt` either way.
 
         Returns:
             The model.
@@ -127,15 +140,17 @@ class Adaptation:
         if not self.merged:
             self._assign(self._start)
         self._show_bases()
+        if not self.merged:
+            self._restore_quantized()
         self._flags.restore()
-        self.adapters = {}
+        self.adapters, self._quantized = {}, QuantizedLayers({})
         clear_compilation(self.model)
         return self.model
 
     @contextmanager
     def disabled(self) -> Iterator[Any]:
         """Within the context the model computes what it did before `adapt`, in functions that are compiled already,
-        too.
+        too; a quantised model computes what it does without what was learned.
 
         Meant for prediction: what is trained within it is lost.
 
@@ -193,6 +208,11 @@ class Adaptation:
         for adapter in reversed(self.adapters.values()):
             replace_layer(self.model, adapter, adapter.base)
 
+    def _restore_quantized(self) -> None:
+        if self._quantized:
+            self._quantized.restore(self.model)
+            clear_functions(self.model)
+
     def _values(self, paths: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
         variables = variable_paths(self.model)
         return {path: np.array(ops.convert_to_numpy(variables[path].value)) for path in paths}
@@ -222,26 +242,30 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     layout = Layout.of(model)
     plan = method.plan(layout)
     flags = TrainableFlags.of(model)
-    trained = {id(layout.variables[path]) for path in plan.trained}
     try:
-        adapters = _make_adapters(layout, plan, seed)
+        quantized = QuantizedLayers.make(layout, plan.quantizes)
+        adapters = _make_adapters(layout, plan, quantized, seed)
     except Exception:
         flags.restore()
         raise
     if model.compiled:
         logger.warning("model %r was compiled; adapt cleared its optimizer and loss: compile it again.", model.name)
     clear_compilation(model)
+    quantized.place(model)
+    variables = variable_paths(model)
+    trained = {id(variables[path]) for path in plan.trained}
     for adapter in adapters.values():
         replace_layer(model, adapter.base, adapter)
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, plan.trained)
+    return Adaptation(model, method, adapters, flags, plan.trained, quantized)
 
 
-def _make_adapters(layout: Layout, plan: Plan, seed: int) -> dict[str, AdapterLayer]:
+def _make_adapters(layout: Layout, plan: Plan, quantized: QuantizedLayers, seed: int) -> dict[str, AdapterLayer]:
     adapters = {}
     for path, wrap in plan.wraps.items():
-        adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
-        build_in_place(adapter)
+        base = quantized.at(path, layout.layers[path])
+        adapter = wrap(base, zlib.crc32(f"{seed}/{path}".encode()))
+        build_in_place(adapter, base)
         adapters[path] = adapter
     return adapters

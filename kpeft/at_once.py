@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kpeft.config import RunConfig, TrainingConfig
-from kpeft.methods import LoRA, Method
+from kpeft.methods import LoRA, Method, QLoRA
 
 
 def combine(config: RunConfig, several: Mapping[str, Sequence[Any]], folder: str | Path) -> list[RunConfig]:
@@ -55,6 +55,8 @@ def check_at_once(configs: Sequence[RunConfig]) -> None:
     }.items():
         if asked:
             raise ValueError(f"{option} does not go with several runs at once: start them singly.")
+    if isinstance(first.method, QLoRA) and len({rank_of(config.method) for config in configs}) > 1:
+        raise ValueError("--rank takes one value with qlora, whose model cannot be quantised anew for each rank.")
     if any(_common(config) != _common(first) for config in configs):
         raise ValueError("runs at once may differ in seed, learning rate, rank and output folder only.")
     folders = [config.output_dir for config in configs]

@@ -28,11 +28,13 @@ LEARNING_RATES: dict[str, Default] = {
     "bitfit": Default(1e-3, _BITFIT),
     "layernorm": Default(1e-3, "as for BitFit, whose parameters it shares"),
     "lora": Default(5e-4, _LORA),
+    "qlora": Default(5e-4, "as for LoRA, which it is on a quantised model"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
+_LORAS = ("lora", "qlora")
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {
-    **{("lora", task): Default(1e-3, _LORA_BRIEF) for task in ("mrpc", "cola", "stsb", "rte", "wnli")},
-    ("lora", "qnli"): Default(4e-4, _LORA),
+    **{(m, task): Default(1e-3, _LORA_BRIEF) for m in _LORAS for task in ("mrpc", "cola", "stsb", "rte", "wnli")},
+    **{(m, "qnli"): Default(4e-4, _LORA) for m in _LORAS},
 }
 EPOCHS: dict[str, Default] = {
     "cola": Default(5, "small training sets gain from more passes: Mosbach et al., 2021, arXiv 2006.04884"),

@@ -13,6 +13,8 @@ import keras
 from keras.src.backend import get_keras_mask
 from keras.src.models.functional import Functional
 
+from kpeft.layers.quantized import QuantizedLayer
+
 # Of its input, DeBERTa's table of relative positions takes the number of rows only. It is made anew above the
 # frontier, where keeping it would mean the same large table for every row.
 _TAKES_ONLY_THE_SHAPE = "RelativeEmbedding"
@@ -171,7 +173,8 @@ def _trains(operation: Any) -> bool:
     """Whether training changes a layer: its weights, or statistics that it keeps."""
     if not isinstance(operation, keras.layers.Layer):
         return False
-    statistics = (layer._non_trainable_variables for layer in operation._flatten_layers())
+    layers = (layer for layer in operation._flatten_layers() if not isinstance(layer, QuantizedLayer))
+    statistics = (layer._non_trainable_variables for layer in layers)
     return bool(operation.trainable_variables) or any(statistics)
 
 

@@ -14,6 +14,7 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "layernorm": (39_938, 630_530),
     "freeze": (21_855_746, 21_855_746),
     "lora": (296_450, 887_042),
+    "qlora": (296_450, 887_042),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

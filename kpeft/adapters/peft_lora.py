@@ -9,6 +9,7 @@ from typing import Any
 from kpeft.adapters.peft_names import hugging_face_modules
 from kpeft.methods.fields import check_types
 from kpeft.methods.lora import BIAS_MODES, LoRA
+from kpeft.methods.qlora import QLoRA
 from kpeft.sites import Layout
 from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
 
@@ -64,11 +65,14 @@ _READ = {
     "task_type",
     "use_rslora",
 }
+# To PEFT a QLoRA adapter is a LoRA adapter, whose base may have any bits; it warns that it ignores this field.
+_QUANTIZATION = "kpeft_quantization"
+_QUANTIZATION_FIELDS = ("quantization", "double_quantization", "block_size")
 _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
 
 
 def lora_config(layout: Layout, method: LoRA, ranks: Mapping[str, int], alphas: Mapping[str, float]) -> dict[str, Any]:
-    """Returns adapter_config.json of a LoRA adaptation.
+    """Returns adapter_config.json of a LoRA or QLoRA adaptation.
 
     Args:
         layout: The adapted model.
@@ -79,9 +83,11 @@ def lora_config(layout: Layout, method: LoRA, ranks: Mapping[str, int], alphas: 
     modules = hugging_face_modules(layout)
     adapted = {module: path for module, path in modules.items() if path in ranks}
     saved = sorted({modules_to_save(module) for module, path in modules.items() if path in head_layers(layout)})
+    bits = {_QUANTIZATION: {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}}
     return {
         **_UNUSED,
         **_IGNORED,
+        **(bits if isinstance(method, QLoRA) else {}),
         "alpha_pattern": {m: alphas[p] for m, p in adapted.items() if alphas[p] != method.alpha},
         "base_model_name_or_path": None,
         "bias": method.bias,
@@ -116,7 +122,7 @@ def _short_names(adapted: set[str], modules: set[str]) -> list[str]:
 
 
 def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
-    """Returns the LoRA method that a PEFT config describes, for a given model.
+    """Returns the LoRA method that a PEFT config describes, for a given model; QLoRA where kpeft says so in it.
 
     Raises:
         ValueError: If a field asks for what kpeft does not do, or names layers that the model lacks.
@@ -124,7 +130,7 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
     for field, usual in _UNUSED.items():
         if field in config and config[field] != usual and config[field]:
             raise ValueError(f"adapter_config.json: {field}={config[field]!r} is not supported.")
-    unknown = sorted(set(config) - _READ - set(_UNUSED) - set(_IGNORED))
+    unknown = sorted(set(config) - _READ - set(_UNUSED) - set(_IGNORED) - {_QUANTIZATION})
     unknown = [field for field in unknown if config[field] not in (None, False, [], {})]
     if unknown:
         raise ValueError(
@@ -162,8 +168,14 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LoRA:
         "train_head": train_head,
         **patterns,
     }
-    check_types(LoRA, values)
-    return LoRA(**values)
+    if _QUANTIZATION not in config:
+        check_types(LoRA, values)
+        return LoRA(**values)
+    bits = config[_QUANTIZATION]
+    if not isinstance(bits, dict) or set(bits) != set(_QUANTIZATION_FIELDS):
+        raise ValueError(f"adapter_config.json: {_QUANTIZATION}={bits!r} is not {', '.join(_QUANTIZATION_FIELDS)}.")
+    check_types(QLoRA, values | bits)
+    return QLoRA(**values, **bits)
 
 
 def _base(layout: Layout, path: str) -> Any:
