@@ -136,6 +136,10 @@ class QuantizedLinear(QuantizedLayer):
 
     weight = "kernel"
 
+    @classmethod
+    def of(cls, layer: Any, **options: Any) -> Self:
+        return super().of(layer, activation=layer.activation, **options)  # which need not have a registered name
+
     @property
     @abstractmethod
     def contracted(self) -> int:

@@ -54,11 +54,10 @@ class QLoRA(LoRA):
         found = {}
         for path, layer in layout.layers.items():
             kind = quantized_class(type(layer))
-            if path in head or kind is None or layer.quantization_mode is not None:
+            if kind is None or path in head or not layer.built or layer.quantization_mode is not None:
                 continue
-            if kind is QuantizedEinsumDense and matrix_axes(layer.equation) is None:
-                continue
-            found[path] = self._quantize(kind)
+            if kind is not QuantizedEinsumDense or matrix_axes(layer.equation) is not None:
+                found[path] = self._quantize(kind)
         return found
 
     def _quantize(self, kind: type[QuantizedLayer]) -> Quantize:
