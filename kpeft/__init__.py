@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Prefix,
         Prompt,
         PTuning,
+        QLoRA,
         Union,
         VeRA,
     )
@@ -63,6 +64,7 @@ _MODULES = {
     "Prefix": "kpeft.methods",
     "Union": "kpeft.methods",
     "Bottleneck": "kpeft.methods",
+    "QLoRA": "kpeft.methods",
     "save_adapter": "kpeft.adapters",
     "load_adapter": "kpeft.adapters",
     "NamedAdapters": "kpeft.named",
@@ -99,6 +101,7 @@ __all__ = [
     "ParameterCounts",
     "Prefix",
     "Prompt",
+    "QLoRA",
     "RunConfig",
     "RunResult",
     "TrainingConfig",

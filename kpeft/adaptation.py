@@ -18,11 +18,13 @@ from keras import ops
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.methods.method import Lengthening, Method, Rate
+from kpeft.quantized_model import QuantizedLayers
 from kpeft.sites import (
     Layout,
     TrainableFlags,
     build_in_place,
     clear_compilation,
+    clear_functions,
     replace_layer,
     set_trainable,
     uncompiled,
@@ -62,6 +64,7 @@ class Adaptation:
         adapters: Mapping[str, AdapterLayer],
         flags: TrainableFlags,
         trained: Iterable[str],
+        quantized: QuantizedLayers,
         original: Any = None,
     ) -> None:
         self.model = model
@@ -70,6 +73,7 @@ class Adaptation:
         self.adapters = dict(adapters)
         self.merged = False
         self._flags = flags
+        self._quantized = quantized
         self._start = self._values(trained)
 
     def trained_variables(self) -> dict[str, Any]:
@@ -90,12 +94,15 @@ class Adaptation:
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
-        return ParameterCounts(sum(size for size, trainable in sizes if trainable), sum(size for size, _ in sizes))
+        hidden = 0 if self.merged else self._quantized.hidden_parameters()
+        total = sum(size for size, _ in sizes) + hidden
+        return ParameterCounts(sum(size for size, trainable in sizes if trainable), total)
 
     def merge(self, *, safe: bool = False) -> None:
         """Folds what was learned into the model: it computes the same, with less work, and `detach` will keep it.
 
-        Selective methods have nothing to fold; merging only makes `detach` keep what they trained.
+        Selective methods have nothing to fold; merging only makes `detach` keep what they trained. A quantised model
+        becomes float32 here, with the values that its codes stand for.
 
         Args:
             safe: Check that every merged layer holds finite numbers only. If one does not, the model is bit for bit
@@ -107,9 +114,10 @@ class Adaptation:
         """
         if self.merged:
             raise ValueError("the adaptation is merged already; call unmerge() first.")
-        merged: list[MergeableAdapter] = []
+        mergeable, merged = self._mergeable(), list[MergeableAdapter]()
+        self._restore_quantized()
         try:
-            for path, adapter in self._mergeable().items():
+            for path, adapter in mergeable.items():
                 adapter.merge()
                 merged.append(adapter)
                 if safe and not all(np.isfinite(ops.convert_to_numpy(v.value)).all() for v in adapter.base.weights):
@@ -117,6 +125,7 @@ class Adaptation:
         except Exception:
             for adapter in merged:
                 adapter.unmerge()
+            self._place_quantized()
             raise
         self.merged = True
 
@@ -130,6 +139,7 @@ class Adaptation:
             raise ValueError("the adaptation is not merged; there is nothing to unmerge.")
         for adapter in self._mergeable().values():
             adapter.unmerge()
+        self._place_quantized()
         self.merged = False
 
     def _mergeable(self) -> dict[str, MergeableAdapter]:
@@ -144,8 +154,9 @@ class Adaptation:
     def detach(self) -> Any:
         """Takes the method off the model and clears the model's compilation.
 
-        A merged model keeps what was learned; any other is bit for bit what it was before `adapt`. Trainable flags are
-        as before `adapt` either way.
+        A merged model keeps what was learned; any other is bit for bit what it was before `adapt`, but for weights that
+        were quantised: they are float32 again, with the values that their codes stand for. Trainable flags are as
+        before `adapt` either way.
 
         Returns:
             The model that the method was put on; of a method that made a new model that is another than `model`, which
@@ -159,15 +170,17 @@ class Adaptation:
             for adapter in self.adapters.values():
                 adapter.disable()
         self._show_bases()
+        if not self.merged:
+            self._restore_quantized()
         self._flags.restore()
-        self.adapters = {}
+        self.adapters, self._quantized = {}, QuantizedLayers({})
         clear_compilation(self.model)
         return self.model
 
     @contextmanager
     def disabled(self) -> Iterator[Any]:
         """Within the context the model computes what it did before `adapt`, in functions that are compiled already,
-        too.
+        too; a quantised model computes what it does without what was learned.
 
         Meant for prediction: what is trained within it is lost.
 
@@ -239,6 +252,16 @@ class Adaptation:
         for adapter in reversed(self.adapters.values()):
             replace_layer(self.model, adapter, adapter.base)
 
+    def _restore_quantized(self) -> None:
+        if self._quantized:
+            self._quantized.restore(self.model)
+            clear_functions(self.model)
+
+    def _place_quantized(self) -> None:
+        if self._quantized:
+            self._quantized.place(self.model)
+            clear_functions(self.model)
+
     def _values(self, paths: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
         variables = variable_paths(self.model)
         return {path: np.array(ops.convert_to_numpy(variables[path].value)) for path in paths}
@@ -273,12 +296,13 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
         return _adapt_anew(layout, method, seed)
     plan = method.plan(layout)
     flags = TrainableFlags.of(model)
-    trained = {id(layout.variables[path]) for path in plan.trained}
     adapters: dict[str, AdapterLayer] = {}
     try:
+        quantized = QuantizedLayers.make(layout, plan.quantizes)
         for path, wrap in plan.wraps.items():
-            adapter = wrap(layout.layers[path], zlib.crc32(f"{seed}/{path}".encode()))
-            build_in_place(adapter)
+            base = quantized.at(path, layout.layers[path])
+            adapter = wrap(base, zlib.crc32(f"{seed}/{path}".encode()))
+            build_in_place(adapter, base)
             adapters[path] = adapter
     except Exception:
         for adapter in adapters.values():
@@ -288,11 +312,14 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
     if model.compiled:
         logger.warning("model %r was compiled; adapt cleared its optimizer and loss: compile it again.", model.name)
     clear_compilation(model)
+    quantized.place(model)
+    variables = variable_paths(model)
+    trained = {id(variables[path]) for path in plan.trained}
     for adapter in adapters.values():
         replace_layer(model, adapter.base, adapter)
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, plan.trained)
+    return Adaptation(model, method, adapters, flags, plan.trained, quantized)
 
 
 def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
@@ -308,4 +335,4 @@ def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
     for adapter in adapters.values():
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, paths, original=layout.model)
+    return Adaptation(model, method, adapters, flags, paths, QuantizedLayers({}), original=layout.model)

@@ -14,6 +14,7 @@ import keras
 from keras.src.backend import get_keras_mask
 
 from kpeft.graphs import inputs_like, is_graph, run_graph
+from kpeft.layers.quantized import QuantizedLayer
 
 # Of its input, DeBERTa's table of relative positions takes the number of rows only. It is made anew above the
 # frontier, where keeping it would mean the same large table for every row.
@@ -179,7 +180,8 @@ def _trains(operation: Any) -> bool:
     """Whether training changes a layer: its weights, or statistics that it keeps."""
     if not isinstance(operation, keras.layers.Layer):
         return False
-    statistics = (layer._non_trainable_variables for layer in operation._flatten_layers())
+    layers = (layer for layer in operation._flatten_layers() if not isinstance(layer, QuantizedLayer))
+    statistics = (layer._non_trainable_variables for layer in layers)
     return bool(operation.trainable_variables) or any(statistics)
 
 

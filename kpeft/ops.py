@@ -7,6 +7,7 @@ rounds to less than float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,37 @@ def _matmul_backward(saved: Any, g: Any) -> Any:
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def frozen_matmul(x: Any, stored: Any, matrix: Callable[[Any], Any]) -> Any:
+    """Returns x W, float32, for a frozen W = matrix(stored) that is made anew in each pass and never kept.
+
+    W is rounded to the dtype of `x`, as in `matmul`.
+
+    Args:
+        x: (..., in).
+        stored: Arrays.
+        matrix: Makes W (in, out) from them; hashable.
+    """
+    w = matrix(stored)
+    y = _dot(x.reshape(-1, x.shape[-1]), w.astype(x.dtype), 1, 0)
+    return y.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def _frozen_matmul_forward(x: Any, stored: Any, matrix: Callable[[Any], Any]) -> Any:
+    return frozen_matmul(x, stored, matrix), (stored, jnp.zeros((), x.dtype))
+
+
+def _frozen_matmul_backward(matrix: Callable[[Any], Any], saved: Any, g: Any) -> Any:
+    stored, like = saved
+    # Without the barrier XLA would see that both passes make the same W, and keep it from one to the other.
+    g, stored = jax.lax.optimization_barrier((g.astype(like.dtype), stored))
+    dx = _dot(g.reshape(-1, g.shape[-1]), matrix(stored).astype(like.dtype), 1, 1).astype(like.dtype)
+    return dx.reshape(*g.shape[:-1], -1), None
+
+
+frozen_matmul.defvjp(_frozen_matmul_forward, _frozen_matmul_backward)
 
 
 def _transposed(x: Any) -> Any:

@@ -145,12 +145,12 @@ def backbone_name(family: Family) -> str:
     return to_snake_case(family.backbone)
 
 
-def build_in_place(wrapper: AdapterLayer) -> None:
-    """Builds a wrapper of a built layer under that layer's name scopes, so that its variables' paths do not collide."""
+def build_in_place(layer: Any, like: Any) -> None:
+    """Builds a layer that wraps or replaces a built one under that layer's name scopes, so that no paths collide."""
     with ExitStack() as scopes:
-        for name in (wrapper.base.path or "").split("/")[:-1]:
+        for name in (like.path or "").split("/")[:-1]:
             scopes.enter_context(keras.name_scope(name))
-        wrapper.build((wrapper.base.get_build_config() or {}).get("input_shape"))
+        layer.build((like.get_build_config() or {}).get("input_shape"))
 
 
 def replace_layer(model: Any, old: Any, new: Any) -> None:
@@ -191,6 +191,18 @@ def _exchange(container: Any, old: Any, new: Any) -> None:
                 dict.__setitem__(container, key, new)
             else:
                 _exchange(value, old, new)
+
+
+def release(layer: Any) -> None:
+    """Gives up the memory of a layer's own variables; each has a value again once one is assigned."""
+
+    def released(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError(
+            f"the weights of layer {layer.path} were quantised; what holds them now is at its place in the model."
+        )
+
+    for variable in layer.weights:
+        variable._value, variable._initializer = None, released
 
 
 # Of a layer of this class, the dropout of this name drops attention's probabilities.
@@ -280,6 +292,12 @@ def clear_compilation(model: Any) -> None:
     """Forgets optimiser, loss and compiled functions of `model`."""
     for name in _COMPILATION:
         vars(model)[name] = False if name == "compiled" else None
+
+
+def clear_functions(model: Any) -> None:
+    """Forgets what `model` compiled, so that it follows changes of its layers; optimiser and loss stay."""
+    for name in ("train_function", "test_function", "predict_function"):
+        vars(model)[name] = None
 
 
 @contextmanager

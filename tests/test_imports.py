@@ -18,11 +18,12 @@ HEAVY = {"keras", "keras_hub", "jax", "tensorflow", "tensorflow_datasets", "matp
 
 # Layers of the library, lowest first; a module imports from its own layer and from those below.
 LAYERS = (
-    ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops", "kpeft.runtime"),
+    ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops", "kpeft.quantization", "kpeft.runtime"),
     ("kpeft.layers",),
     ("kpeft.graphs", "kpeft.sites", "kpeft.frontier", "kpeft.lengthened"),
     ("kpeft.targets",),
     ("kpeft.methods",),
+    ("kpeft.quantized_model",),
     ("kpeft.adaptation",),
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
     ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kpeft.adapters.peft_names import hugging_face_modules
-from kpeft.methods import DoRA, LoRA
+from kpeft.methods import DoRA, LoRA, QLoRA
 from kpeft.methods.fields import check_types
 from kpeft.methods.low_rank import BIAS_MODES, STARTS, LowRank
 from kpeft.sites import Layout
@@ -66,6 +66,9 @@ _READ = {
     "use_dora",
     "use_rslora",
 }
+# To PEFT a QLoRA adapter is a LoRA adapter, whose base may have any bits; it warns that it ignores this field.
+_QUANTIZATION = "kpeft_quantization"
+_QUANTIZATION_FIELDS = ("quantization", "double_quantization", "block_size")
 # Of these, `pissa` and `olora` take the start out of the base's kernels, and PEFT does so again when it loads the
 # adapter. The other starts that change kernels cannot be made again: they need data, or random numbers.
 _STARTS: dict[Any, str] = {True: "default", False: "default", None: "default", "eva": "default"}
@@ -76,7 +79,7 @@ _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj
 def lora_config(
     layout: Layout, method: LowRank, ranks: Mapping[str, int], alphas: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Returns adapter_config.json of a LoRA or DoRA adaptation.
+    """Returns adapter_config.json of a LoRA, DoRA or QLoRA adaptation.
 
     Args:
         layout: The adapted model.
@@ -87,9 +90,11 @@ def lora_config(
     modules = hugging_face_modules(layout)
     adapted = {module: path for module, path in modules.items() if path in ranks}
     saved = sorted({modules_to_save(module) for module, path in modules.items() if path in head_layers(layout)})
+    bits = {_QUANTIZATION: {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}}
     return {
         **_UNUSED,
         **_IGNORED,
+        **(bits if isinstance(method, QLoRA) else {}),
         "alpha_pattern": {m: alphas[p] for m, p in adapted.items() if alphas[p] != method.alpha},
         "base_model_name_or_path": None,
         "bias": method.bias,
@@ -127,7 +132,7 @@ def _short_names(adapted: set[str], modules: set[str]) -> list[str]:
 
 
 def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
-    """Returns the LoRA or DoRA method that a PEFT config describes, for a given model.
+    """Returns the LoRA or DoRA method that a PEFT config describes, for a given model; QLoRA where kpeft says so in it.
 
     Raises:
         ValueError: If a field asks for what kpeft does not do, or names layers that the model lacks.
@@ -135,7 +140,7 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
     for field, usual in _UNUSED.items():
         if field in config and config[field] != usual and config[field]:
             raise ValueError(f"adapter_config.json: {field}={config[field]!r} is not supported.")
-    unknown = sorted(set(config) - _READ - set(_UNUSED) - set(_IGNORED))
+    unknown = sorted(set(config) - _READ - set(_UNUSED) - set(_IGNORED) - {_QUANTIZATION})
     unknown = [field for field in unknown if config[field] not in (None, False, [], {})]
     if unknown:
         raise ValueError(
@@ -174,13 +179,18 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
         "train_head": train_head,
         **patterns,
     }
-    kind: type[LoRA | DoRA] = LoRA
+    kind: type[LoRA | DoRA | QLoRA] = LoRA
     if config.get("use_dora"):
         kind = DoRA
     if config.get("lora_bias"):
         if kind is DoRA:
             raise ValueError("adapter_config.json: lora_bias=True does not go with use_dora=True.")
         values["lora_bias"] = True
+    if _QUANTIZATION in config:
+        bits = config[_QUANTIZATION]
+        if kind is DoRA or not isinstance(bits, dict) or set(bits) != set(_QUANTIZATION_FIELDS):
+            raise ValueError(f"adapter_config.json: {_QUANTIZATION}={bits!r} is not {', '.join(_QUANTIZATION_FIELDS)}.")
+        kind, values = QLoRA, values | bits
     check_types(kind, values)
     return kind(**values)
 

@@ -14,17 +14,17 @@ from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method
 from kpeft.adapters.peft_modules import modules_to_save
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.layers.lora import LoRALayer
-from kpeft.methods import DoRA, LoRA, Method
+from kpeft.methods import DoRA, LoRA, Method, QLoRA
 from kpeft.methods.low_rank import LowRank
 from kpeft.sites import Layout
 from kpeft.targets import head_layers
 
 
 class LoRAFormat(PeftFormat):
-    """`LORA`, which is LoRA and DoRA: A and B of each adapted layer, its bias or all of them, and the head."""
+    """`LORA`, which is LoRA, DoRA and QLoRA: A and B of each adapted layer, its bias or all of them, and the head."""
 
     peft_type = PEFT_TYPE
-    methods = (LoRA, DoRA)
+    methods = (LoRA, DoRA, QLoRA)
 
     def config(self, adaptation: Adaptation) -> dict[str, Any]:
         method = adaptation.method

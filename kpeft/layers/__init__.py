@@ -30,4 +30,21 @@ __all__ = [
     "ShiftedPositions",
     "VeRALinear",
     "VeRAProjection",
+from kpeft.layers.quantized import (
+    QuantizedDense,
+    QuantizedEinsumDense,
+    QuantizedEmbedding,
+    QuantizedReversibleEmbedding,
+)
+
+__all__ = [
+    "AdapterLayer",
+    "FastDropout",
+    "LoRADense",
+    "LoRAEinsumDense",
+    "MergeableAdapter",
+    "QuantizedDense",
+    "QuantizedEinsumDense",
+    "QuantizedEmbedding",
+    "QuantizedReversibleEmbedding",
 ]

@@ -10,26 +10,30 @@ import keras
 from keras import ops
 from keras.src.backend import AutocastScope
 
+from kpeft.layers.quantized_tensor import QuantizedTensor
+
 
 def linear(x: Any, kernel: Any, axes: int = 1) -> Any:
     """Contracts the last `axes` axes of `x` with the first `axes` of `kernel`.
 
     Args:
         x: (..., *in).
-        kernel: A variable or tensor, (*in, *out).
+        kernel: A variable, a tensor or a quantised weight, (*in, *out).
         axes: Number of axes that `in` stands for.
 
     Returns:
         (..., *out); on JAX float32 for an `x` of less.
     """
     if not on_jax():
-        return ops.tensordot(x, kernel, axes)
-    kernel = full(kernel)
+        return ops.tensordot(x, full(kernel), axes)
     inner, outer = kernel.shape[:axes], kernel.shape[axes:]
     rows = tuple(x.shape[: len(x.shape) - axes])
     x = ops.reshape(x, (*rows, math.prod(inner)))
-    matrix = ops.reshape(kernel, (math.prod(inner), math.prod(outer)))
-    return ops.reshape(_matmul(x, matrix), (*rows, *outer))
+    if isinstance(kernel, QuantizedTensor):
+        y = kernel.product(x)
+    else:
+        y = _matmul(x, ops.reshape(full(kernel), (math.prod(inner), math.prod(outer))))
+    return ops.reshape(y, (*rows, *outer))
 
 
 def _matmul(x: Any, matrix: Any) -> Any:

@@ -11,6 +11,8 @@ from kpeft.methods.method import Method, Rate
 from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
+from kpeft.methods.method import Method
+from kpeft.methods.qlora import QLoRA
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 from kpeft.methods.union import Union
 from kpeft.methods.vera import VeRA
@@ -50,3 +52,7 @@ __all__ = [
     "Union",
     "VeRA",
 ]
+    "qlora": QLoRA,
+}
+
+__all__ = ["METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "QLoRA"]

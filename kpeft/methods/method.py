@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from kpeft.layers.adapter_layer import AdapterLayer
+    from kpeft.layers.quantized import QuantizedLayer
     from kpeft.methods.union import Union
     from kpeft.sites import Layout
 
@@ -17,6 +18,9 @@ BIASES = ("bias", "beta")
 
 Wrap = Callable[[Any, int], "AdapterLayer"]
 """Makes the adapter of one layer: (layer, seed) -> adapter."""
+
+Quantize = Callable[[Any], "QuantizedLayer"]
+"""Makes the unbuilt layer that stands for a layer with its weight in few bits."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ class Plan:
     Attributes:
         wraps: How to wrap which layer, by structural path.
         trained: Structural paths of the model's own variables that stay trainable; adapters' own always are.
+        quantizes: Which layers to quantise, and how, by structural path; wrapped ones among them are wrapped then.
     """
 
     wraps: Mapping[str, Wrap]
     trained: frozenset[str]
+    quantizes: Mapping[str, Quantize]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,10 @@ class Method(ABC):
         """Returns how to wrap which layers; nothing, for a method without layers of its own."""
         return {}
 
+    def quantizes(self, layout: Layout) -> Mapping[str, Quantize]:
+        """Returns which layers to quantise, and how; nothing, for a method that leaves weights as they are."""
+        return {}
+
     @abstractmethod
     def trained(self, layout: Layout) -> set[str]:
         """Returns the paths of the model's own variables that the method trains, the head apart."""
@@ -101,7 +111,7 @@ class Method(ABC):
         wraps = self.wraps(layout)
         if not trained and not wraps:
             raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
-        return Plan(wraps, frozenset(trained))
+        return Plan(wraps, frozenset(trained), self.quantizes(layout))
 
     def trained_with_head(self, layout: Layout) -> set[str]:
         """Returns the paths of the model's own variables that the method trains."""

@@ -1,0 +1,156 @@
+"""QLoRA: what is quantised, what is given up and what comes back, and the adapter's two files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import kpeft
+from kpeft.frontier import split
+from kpeft.layers.quantized import QuantizedLayer
+from kpeft.sites import Layout, variable_paths, walk
+from kpeft.targets import head_layers
+from tests.tiny import tiny_batch, tiny_classifier
+
+
+def values(model: Any) -> dict[str, Any]:
+    return {path: keras.ops.convert_to_numpy(v.value).copy() for path, v in variable_paths(model).items()}
+
+
+def size(model: Any) -> int:
+    return sum(variable.value.nbytes for variable in model.weights)
+
+
+def disturb(adaptation: Any) -> None:
+    rng = np.random.default_rng(1)
+    for variable in adaptation.trained_variables().values():
+        variable.assign(keras.ops.convert_to_numpy(variable.value) + rng.normal(0, 0.3, variable.shape))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "deberta_v3"])
+def test_all_linear_layers_and_tables_but_the_head_are_quantised(family: str) -> None:
+    model = tiny_classifier(family)
+    linear = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
+    head = head_layers(Layout.of(model))
+    wanted = {path for path, layer in walk(model) if isinstance(layer, linear)} - head
+    wanted |= {path for path, layer in walk(model) if type(layer).__name__ == "PositionEmbedding"}
+    kpeft.adapt(model, kpeft.QLoRA(rank=2))
+    found = {path for path, layer in walk(model) if isinstance(layer, QuantizedLayer)}
+    assert found == wanted
+    floats = {path.rpartition("/")[2] for path, v in variable_paths(model).items() if v.dtype == "float32"}
+    allowed = {"bias", "gamma", "beta", "lora_a", "lora_b", "rel_embedding"}
+    parts = ("_scales", "_mean")
+    assert {name for name in floats - allowed if not name.endswith(parts)} == {"kernel"}  # the head's
+
+
+@pytest.mark.parametrize(("quantization", "most"), [("int8", 0.02), ("int4", 0.2), ("nf4", 0.2)])
+def test_the_logits_are_near_those_of_the_float_model(quantization: str, most: float) -> None:
+    model = tiny_classifier("bert", hidden_dim=64, intermediate_dim=128)
+    before = np.asarray(model(tiny_batch(model)))
+    kpeft.adapt(model, kpeft.QLoRA(rank=2, quantization=quantization))
+    error = np.abs(np.asarray(model(tiny_batch(model))) - before).max() / np.abs(before).max()
+    assert 0 < error < most
+
+
+def test_float_weights_are_given_up_and_come_back_dequantised() -> None:
+    model = tiny_classifier("bert")
+    before, whole = values(model), size(model)
+    dense = next(layer for path, layer in walk(model) if path.endswith("layer_0/feedforward_intermediate_dense"))
+    adaptation = kpeft.adapt(model, kpeft.QLoRA(rank=2, quantization="int8"))
+    assert size(model) < 0.5 * whole
+    with pytest.raises(ValueError, match=r"the weights of layer .* were quantised"):
+        dense.kernel.value  # noqa: B018
+    small = size(model)
+    disturb(adaptation)
+    logits = np.asarray(model(tiny_batch(model)))
+    adaptation.merge()
+    assert size(model) > whole
+    adaptation.unmerge()
+    assert size(model) == small
+    np.testing.assert_array_equal(model(tiny_batch(model)), logits)
+    adaptation.detach()
+    assert size(model) == whole
+    assert any(layer is dense for _, layer in walk(model))
+    for path, value in values(model).items():
+        step = np.abs(before[path]).max() / 127
+        assert np.abs(value - before[path]).max() <= (0.51 * step if path.endswith(("kernel", "embeddings")) else 0)
+
+
+def test_merging_takes_effect_in_a_warm_predict() -> None:
+    model = tiny_classifier("bert")
+    batch = tiny_batch(model)
+    adaptation = kpeft.adapt(model, kpeft.QLoRA(rank=2, targets="all-linear"))
+    disturb(adaptation)
+    adapted = model.predict(batch, verbose=0)
+    adaptation.merge()
+    query = next(layer for path, layer in walk(model) if isinstance(layer, keras.layers.EinsumDense))
+    query.kernel.assign(query.kernel * 0)
+    assert np.abs(model.predict(batch, verbose=0) - adapted).max() > 1e-3
+
+
+def test_a_failed_adapt_changes_nothing() -> None:
+    model = tiny_classifier("bert")
+    before, flags = values(model), [v.trainable for v in model.weights]
+    with pytest.raises(ValueError, match=r"rank must be at most 16"):
+        kpeft.adapt(model, kpeft.QLoRA(rank=17))
+    assert [v.trainable for v in model.weights] == flags
+    after = values(model)
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[path], before[path]) for path in before)
+
+
+def test_parameters_are_counted_and_not_bytes() -> None:
+    counts = []
+    for method in (kpeft.LoRA(rank=2), kpeft.QLoRA(rank=2), kpeft.QLoRA(rank=2, quantization="int8")):
+        adaptation = kpeft.adapt(tiny_classifier("roberta"), method)
+        counts.append(adaptation.parameter_counts())
+    adaptation.merge()
+    assert set(counts) == {adaptation.parameter_counts()}
+    assert len(set(counts)) == 1
+
+
+def test_the_adapter_is_a_lora_adapter_that_remembers_its_base(tmp_path: Any) -> None:
+    model = tiny_classifier("bert")
+    method = kpeft.QLoRA(rank=2, quantization="int4", double_quantization=False, block_size=16, bias="all")
+    adaptation = kpeft.adapt(model, method)
+    disturb(adaptation)
+    kpeft.save_adapter(adaptation, tmp_path)
+    logits = np.asarray(model(tiny_batch(model)))
+    file = tmp_path / "adapter_config.json"
+    config = json.loads(file.read_text())
+    assert config["peft_type"] == "LORA"
+    fresh = tiny_classifier("bert")
+    loaded = kpeft.load_adapter(fresh, tmp_path)
+    assert isinstance(loaded.method, kpeft.QLoRA)
+    np.testing.assert_array_equal(fresh(tiny_batch(fresh)), logits)
+    bits = config.pop("kpeft_quantization")
+    assert bits == {"quantization": "int4", "double_quantization": False, "block_size": 16}
+    file.write_text(json.dumps(config))
+    on_float = kpeft.load_adapter(tiny_classifier("bert"), tmp_path)
+    assert type(on_float.method) is kpeft.LoRA
+    for path, variable in on_float.trained_variables().items():
+        np.testing.assert_array_equal(variable, adaptation.trained_variables()[path])
+    for wrong in ({"quantization": "int4"}, bits | {"block_size": "64"}, bits | {"quantization": "fp4"}):
+        file.write_text(json.dumps(config | {"kpeft_quantization": wrong}))
+        with pytest.raises(ValueError, match=r"kpeft_quantization|block_size|quantization must be"):
+            kpeft.load_adapter(tiny_classifier("bert"), tmp_path)
+
+
+def test_frozen_lower_layers_are_still_found() -> None:
+    model = tiny_classifier("bert")
+    kpeft.adapt(model, kpeft.QLoRA(rank=2, layers=(1,)))
+    parts = split(model)
+    assert parts is not None
+    batch = tiny_batch(model)
+    np.testing.assert_allclose(parts.joined(batch), model(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_options_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"quantization must be int8, int4 or nf4. Received: quantization='fp4'"):
+        kpeft.QLoRA(quantization="fp4")
+    with pytest.raises(ValueError, match=r"block_size must be at least 2. Received: block_size=0"):
+        kpeft.QLoRA(block_size=0)
