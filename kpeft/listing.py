@@ -15,13 +15,13 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "freeze": (21_855_746, 21_855_746),
     "lora": (296_450, 887_042),
     "dora": (314_882, 905_474),
+    "qlora": (296_450, 887_042),
     "ia3": (66_050, 656_642),
     "vera": (26_114, 616_706),
     "prompt": (16_898, 607_490),
     "p-tuning": (1_788_674, 2_379_266),
     "prefix": (370_178, 960_770),
     "bottleneck": (2_419_202, 3_009_794),
-    "qlora": (296_450, 887_042),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

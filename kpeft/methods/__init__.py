@@ -11,7 +11,6 @@ from kpeft.methods.method import Method, Rate
 from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
-from kpeft.methods.method import Method
 from kpeft.methods.qlora import QLoRA
 from kpeft.methods.selective import Freeze, Full, HeadOnly, LayerNorm
 from kpeft.methods.union import Union
@@ -25,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "freeze": Freeze,
     "lora": LoRA,
     "dora": DoRA,
+    "qlora": QLoRA,
     "ia3": IA3,
     "vera": VeRA,
     "prompt": Prompt,
@@ -48,11 +48,8 @@ __all__ = [
     "PTuning",
     "Prefix",
     "Prompt",
+    "QLoRA",
     "Rate",
     "Union",
     "VeRA",
 ]
-    "qlora": QLoRA,
-}
-
-__all__ = ["METHODS", "BitFit", "Freeze", "Full", "HeadOnly", "LayerNorm", "LoRA", "Method", "QLoRA"]
