@@ -9,6 +9,12 @@ from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 from kpeft.layers.p_tuning import EncodedPrompt
 from kpeft.layers.prefix import PrefixAttention, PrefixProjection
 from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions
+from kpeft.layers.quantized import (
+    QuantizedDense,
+    QuantizedEinsumDense,
+    QuantizedEmbedding,
+    QuantizedReversibleEmbedding,
+)
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 
 __all__ = [
@@ -26,25 +32,12 @@ __all__ = [
     "PrefixAttention",
     "PrefixProjection",
     "PromptEmbedding",
-    "SequentialBottleneck",
-    "ShiftedPositions",
-    "VeRALinear",
-    "VeRAProjection",
-from kpeft.layers.quantized import (
-    QuantizedDense,
-    QuantizedEinsumDense,
-    QuantizedEmbedding,
-    QuantizedReversibleEmbedding,
-)
-
-__all__ = [
-    "AdapterLayer",
-    "FastDropout",
-    "LoRADense",
-    "LoRAEinsumDense",
-    "MergeableAdapter",
     "QuantizedDense",
     "QuantizedEinsumDense",
     "QuantizedEmbedding",
     "QuantizedReversibleEmbedding",
+    "SequentialBottleneck",
+    "ShiftedPositions",
+    "VeRALinear",
+    "VeRAProjection",
 ]
