@@ -103,7 +103,7 @@ class _Encoder:
 
     def _embedded(self, embedding: Any) -> Any:
         self._prompt = self._embed(embedding)
-        build_in_place(self._prompt)
+        build_in_place(self._prompt, embedding)
         self.adapters.append(self._prompt)
         mask = self._inputs["padding_mask"]
         embedded, self._mask = self._prompt(self._inputs["token_ids"], mask)
@@ -119,7 +119,7 @@ class _Encoder:
         layer = ShiftedPositions(
             embedding, tokens=prompt.tokens, leading=prompt.index + prompt.tokens, name=embedding.name
         )
-        build_in_place(layer)
+        build_in_place(layer, embedding)
         self.adapters.append(layer)
         return layer
 

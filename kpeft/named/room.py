@@ -42,7 +42,7 @@ class _Union(Method):
                 largest[path] = max(largest.get(path, (0, 0)), (rank, number))
         wraps = [member.adaptation.method.plan(layout).wraps for member in self.members]
         chosen = {path: wraps[number][path] for path, (_, number) in largest.items()}
-        return Plan(chosen, frozenset(self.trained(layout)))
+        return Plan(chosen, frozenset(self.trained(layout)), {})
 
 
 @final
