@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import keras
 import numpy as np
 
 from kpeft.adaptation import adapt
@@ -16,7 +17,7 @@ from kpeft.named.placed import Placed, Values
 from kpeft.sites import Layout
 
 # What layers at one site may differ in: what only matters in training, and for LoRA what `Room` makes up for.
-_FREE = {"base", "dropout", "merged", "name", "seed", "trainable"}
+_FREE = {"base", "dropout", "dtype", "merged", "name", "seed", "trainable"}
 _FREE_IN_LORA = {"alpha", "rank", "use_rslora"}
 _SCALED = ("lora_b", "lora_bias")
 """LoRA's variables that the scale s = alpha / r multiplies."""
@@ -108,18 +109,34 @@ def check_alike(first: Placed, other: Placed) -> None:
         raise ValueError(
             f"adapters of one model are of one method, here {methods[0].name!r}. Received: one of {methods[1].name!r}"
         )
-    layers = first.adaptation.adapters
-    for path, layer in other.adaptation.adapters.items():
-        if path in layers and _fixed(layers[path]) != _fixed(layer):
-            raise ValueError(
-                f"adapters of one model adapt a layer in the same way, but layer {path} has {_fixed(layers[path])}. "
-                f"Received: {_fixed(layer)}"
-            )
+    layers, others = first.adaptation.adapters, other.adaptation.adapters
+    for path in (path for path in layers if path in others):
+        fixed, received = _fixed(layers[path]), _fixed(others[path])
+        for name in sorted(fixed.keys() | received.keys()):
+            if fixed.get(name) != received.get(name):
+                raise ValueError(
+                    f"adapters of one model adapt a layer in the same way, and {path} has {name}={fixed.get(name)!r}. "
+                    f"Received: {name}={received.get(name)!r}"
+                )
+    if layers.keys() != others.keys() and any(_shares_layers(layer) for layer in layers.values()):
+        raise ValueError(
+            f"adapters of method {methods[0].name!r} share weights between layers: those of one model adapt the same "
+            f"layers. Received: {len(others)} layers where the others have {len(layers)}"
+        )
 
 
-def _fixed(layer: AdapterLayer) -> dict[str, Any]:
+def _fixed(layer: Any) -> dict[str, Any]:
+    """What layers must have in common to take each other's values."""
     free = _FREE | _FREE_IN_LORA if isinstance(layer, LoRALayer) else _FREE
-    return {"class": type(layer).__name__, **{k: v for k, v in layer.get_config().items() if k not in free}}
+    config = {name: value for name, value in layer.get_config().items() if name not in free}
+    return {
+        "class": type(layer).__name__,
+        **{name: _fixed(value) if isinstance(value, keras.Layer) else value for name, value in config.items()},
+    }
+
+
+def _shares_layers(layer: AdapterLayer) -> bool:
+    return any(isinstance(value, keras.Layer) for value in layer.get_config().values())
 
 
 def _gate(path: str) -> str:

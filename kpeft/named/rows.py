@@ -19,7 +19,8 @@ class RowModel:
     """The model under a `Room` as a function that takes the room's variables from a table, a line of it for each row.
 
     `jax.vmap` turns a product with a frozen kernel into one product over all rows; only what differs between adapters
-    is computed row by row. Compiled once for a shape of the inputs and a size of the table, a power of two.
+    is computed row by row. Compiled once for a shape of the inputs and a size of the table, a power of two. (Taking
+    the adapters in turn needs a pass for each, and another shape for each number of rows.)
 
     Args:
         model: The model; its variables are read and never changed.
