@@ -24,13 +24,16 @@ from experiments.benchmarks.turns import EVAL_BATCH, Turns  # noqa: E402
 from kpeft.backbones import loading  # noqa: E402
 from kpeft.config import TrainingConfig  # noqa: E402
 from kpeft.experiment import POLICIES  # noqa: E402
+from kpeft.methods.fields import method_from_json  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
 from kpeft.training import FitState, StepCallback, loop, predict_logits, train, trained_part  # noqa: E402
 from kpeft.training.batches import RowSource, TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
 
 
-def make_method(name: str, rank: int) -> kpeft.Method:
+def make_method(name: str | dict[str, Any], rank: int) -> kpeft.Method:
+    if isinstance(name, dict):  # as in adapter_config.json
+        return method_from_json(name)
     methods: dict[str, kpeft.Method] = {
         "lora": kpeft.LoRA(rank=rank, alpha=2 * rank, dropout=0.1),
         "lora_all_linear": kpeft.LoRA(rank=rank, alpha=2 * rank, dropout=0.1, targets="all-linear"),
@@ -106,7 +109,7 @@ def main() -> None:
         dtype=POLICIES[options["precision"]],
         load_weights=not options["random_weights"],
     )
-    kpeft.adapt(model, make_method(options["method"], options["rank"]))
+    model = kpeft.adapt(model, make_method(options["method"], options["rank"])).model
     turns = Turns(device_bytes=device_bytes)
     turns.begin()
     config = TrainingConfig(epochs=1000, batch_size=options["batch_size"], eval_steps=10**9, save_steps=10**9)

@@ -111,7 +111,11 @@ class Method(ABC):
         wraps = self.wraps(layout)
         if not trained and not wraps:
             raise ValueError(f"{self!r} would train nothing in model {layout.model.name!r}.")
-        return Plan(wraps, frozenset(trained), self.quantizes(layout))
+        quantizes = self.quantizes(layout)
+        for path in sorted(trained):
+            if path.rpartition("/")[0] in quantizes and not is_bias(path):
+                raise ValueError(f"method {self.name} would train {path}, which it quantises.")
+        return Plan(wraps, frozenset(trained), quantizes)
 
     def trained_with_head(self, layout: Layout) -> set[str]:
         """Returns the paths of the model's own variables that the method trains."""

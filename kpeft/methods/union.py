@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, final
 
-from kpeft.methods.method import Lengthening, Method, Rate, Wrap
+from kpeft.methods.method import Lengthening, Method, Quantize, Rate, Wrap
 
 if TYPE_CHECKING:
     from kpeft.sites import Layout
@@ -70,6 +70,12 @@ class Union(Method):
                     )
                 wraps[path], owners[path] = wrap, part.name
         return wraps
+
+    def quantizes(self, layout: Layout) -> Mapping[str, Quantize]:
+        quantizes: dict[str, Quantize] = {}
+        for part in self.parts:
+            quantizes |= part.quantizes(layout)
+        return quantizes
 
     def trained(self, layout: Layout) -> set[str]:
         return set().union(*(part.trained(layout) for part in self.parts))

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from kpeft.adaptation import Adaptation, adapt
-from kpeft.adapters import load_adapter, save_adapter
+from kpeft.adapters import adapter_method, load_adapter, save_adapter
 from kpeft.methods import Method
-from kpeft.sites import TrainableFlags, replace_layer, set_trainable, variable_paths
+from kpeft.sites import Layout, TrainableFlags, replace_layer, set_trainable, variable_paths
 
 Values = Mapping[str, np.ndarray[Any, Any]]
 
@@ -108,12 +108,22 @@ def place(model: Any, adapter: str | Path | Method | Adaptation, seed: int) -> P
         ValueError: If the adapter does not fit the model, which is then as it was.
     """
     if isinstance(adapter, Method):
+        _check_keeps_weights(model, adapter)
         return Placed(model, lambda plain: adapt(plain, adapter, seed=seed))
     if isinstance(adapter, Adaptation):
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(adapter, folder)
             return place(model, folder, seed)
+    _check_keeps_weights(model, adapter_method(model, adapter))
     return Placed(model, lambda plain: load_adapter(plain, adapter))
+
+
+def _check_keeps_weights(model: Any, method: Method) -> None:
+    if method.quantizes(Layout.of(model)):
+        raise ValueError(
+            f"method {method.name!r} gives up the model's own weights, which named adapters go back to: put it on a model "
+            "of its own."
+        )
 
 
 def _copy(value: Any) -> np.ndarray[Any, Any]:

@@ -1,0 +1,72 @@
+"""The table and the picture of `experiments.methods`."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns Markdown: a row for each method; ± is the standard deviation over seeds."""
+    lines = [
+        "| method | trainable, BERT-base | adapter, MB | rate | epochs | MRPC accuracy | F1 | seeds | examples/s over full |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    full = result["methods"].get("full", {}).get("speed", {}).get("turns")
+    for flags, method in result["methods"].items():
+        runs = method["runs"]
+        cells = [
+            f"`{flags}`",
+            f"{method['trainable']:,}",
+            f"{method['adapter_bytes'] / 1e6:.2f}",
+            f"{runs[0]['learning_rate']:g}" if runs else "",
+            str(runs[0]["epochs"]) if runs else "",
+            _spread([run["accuracy"] for run in runs]),
+            _spread([run["f1"] for run in runs]),
+            str(len(runs)),
+            _ratio(method.get("speed", {}).get("turns"), full),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def _ratio(turns: list[float] | None, full: list[float] | None) -> str:
+    """The median of the rounds, with the least and the greatest."""
+    if not turns or not full:
+        return ""
+    ratios = [own / other for own, other in zip(turns, full, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draws accuracy over trained parameters, on a logarithmic scale; bars are the least and the greatest seed."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    found = {flags: method for flags, method in result["methods"].items() if method["runs"]}
+    if not found:
+        return
+    figure, panel = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    for flags, method in found.items():
+        values = [run["accuracy"] for run in method["runs"]]
+        mean, x = statistics.mean(values), method["trainable"]
+        panel.plot([x, x], [min(values), max(values)], color="lightgrey", zorder=0)
+        panel.plot(x, mean, "o", color="tab:blue", markersize=5)
+        panel.annotate(flags.replace("--", ""), (x, mean), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    panel.set_xscale("log")
+    panel.set_xlabel("trained parameters on BERT-base")
+    panel.set_ylabel("MRPC accuracy with MiniLM")
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

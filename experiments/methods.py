@@ -1,0 +1,167 @@
+"""Every method on MRPC with MiniLM: scores over seeds, speed in one go, parameters and file size on BERT-base.
+
+    python -m experiments.methods --data-dir GLUE_FOLDER
+
+Each method is run as it comes: with its own default options, learning rate and epochs, and with nothing chosen on
+validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the cores;
+a run that has its result.json already is not made again, so what was broken off goes on.
+
+Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to full
+fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and two
+labels. Writes methods.json, methods.md and methods.png into `--output`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kpeft import runtime
+from kpeft.files import write_json
+
+runtime.prepare()
+
+import keras_hub  # noqa: E402
+
+import kpeft  # noqa: E402
+from experiments.benchmarks import setting  # noqa: E402
+from experiments.benchmarks.contestants import KINDS  # noqa: E402
+from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
+from experiments.comparison import plot, table  # noqa: E402
+from experiments.runs import Job, run_all  # noqa: E402
+from kpeft.adapters.folder import WEIGHTS  # noqa: E402
+from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
+from kpeft.methods.fields import method_to_json  # noqa: E402
+from kpeft.results import FILE  # noqa: E402
+from kpeft.run import make_configs, make_parser  # noqa: E402
+
+METHODS = (
+    *kpeft.METHODS,
+    "lora --targets all-linear",
+    "lora+bitfit",
+    "qlora --quantization int8",
+    "bottleneck --style pfeiffer",
+    "bottleneck --style parallel",
+    "bottleneck+prefix --style parallel",
+)
+"""Flags of `kpeft.run`, less the first `--method`; the last is MAM (He et al., 2022)."""
+
+PRECISION = "bfloat16"
+BASE = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
+STEPS = 8  # before the timed turns, and at most in one
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory() as scratch:
+        result = setting.describe(options, Path(scratch))
+        result |= {"precision": PRECISION, "seeds": options.seeds}
+        if "scores" in options.parts:
+            run_all(jobs(options), options.jobs)
+        methods = {flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods}
+        if "speed" in options.parts:
+            for flags, figures in speed(options, Path(scratch)).items():
+                methods[flags]["speed"] = figures
+    result["methods"] = methods
+    write_json(options.output / "methods.json", result)
+    text = table(result)
+    (options.output / "methods.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    plot(result, options.output / "methods.png")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m experiments.methods", description=__doc__)
+    parser.add_argument("--data-dir", help="folder of GLUE TSVs; without it the bundled sample")
+    parser.add_argument("--methods", nargs="+", metavar="FLAGS", default=METHODS, help="such as 'lora --rank 4'")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns of each method (default 5)")
+    parser.add_argument("--parts", nargs="+", choices=("scores", "speed"), default=("scores", "speed"))
+    parser.add_argument("--output", type=Path, default=Path("experiments/results/methods"))
+    parser.set_defaults(task="mrpc", batch_size=16, max_length=128)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def method_of(flags: str) -> kpeft.Method:
+    """Returns the method that some flags ask for."""
+    method = make_configs(make_parser().parse_args(command(flags)))[0].method
+    assert method is not None
+    return method
+
+
+def command(flags: str) -> list[str]:
+    """Returns the flags of a run of a method."""
+    return ["--task", "mrpc", "--preset", "minilm", "--precision", PRECISION, "--method", *shlex.split(flags)]
+
+
+def folder_of(flags: str, seed: int, options: argparse.Namespace) -> Path:
+    """Returns the output folder of a run."""
+    folder: Path = options.output / "-".join(flags.replace("--", "").split()) / f"seed{seed}"
+    return folder
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """Returns the runs that have no result yet: all methods with the first seed, then with the second, and so on."""
+    rows = ["--offline"] if options.data_dir is None else ["--data-dir", options.data_dir]
+    found = []
+    for seed in options.seeds:
+        for flags in options.methods:
+            folder = folder_of(flags, seed, options)
+            if not (folder / FILE).exists():
+                fixed = ["--seed", str(seed), "--eval-steps", "100000", "--output-dir", str(folder), "--overwrite"]
+                found.append(Job(f"{flags}, seed {seed}", [*command(flags), *rows, *fixed]))
+    return found
+
+
+def scores(flags: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns what the finished runs of a method came to, by seed."""
+    found = []
+    for seed in options.seeds:
+        file = folder_of(flags, seed, options) / FILE
+        if file.exists():
+            run = json.loads(file.read_text(encoding="utf-8"))
+            training = run["config"]["training"]
+            kept = {name: training[name] for name in ("learning_rate", "epochs", "batch_size")}
+            found.append({"seed": seed, **kept, "versions": run["versions"], **run["last"]["metrics"]})
+    return found
+
+
+def size(flags: str) -> dict[str, int]:
+    """Returns the trained parameters and the bytes of the adapter's file on BERT-base."""
+    model = classifier_from_backbone(keras_hub.models.BertBackbone(vocabulary_size=30_522, **BASE), 2)
+    adaptation = kpeft.adapt(model, method_of(flags))
+    with tempfile.TemporaryDirectory() as folder:
+        kpeft.save_adapter(adaptation, folder)
+        size = (Path(folder) / WEIGHTS).stat().st_size
+    return {"trainable": adaptation.parameter_counts().trainable, "adapter_bytes": size}
+
+
+def speed(options: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Any]]:
+    """Returns, by method, the figures of its turns; full fine-tuning is always there to compare with."""
+    kind = next(kind for kind in KINDS if kind.name == f"kpeft {PRECISION}")
+    told = setting.worker_options("", options, scratch)
+    entries = [
+        Entry(flags, kind, told | {"method": method_to_json(method_of(flags))})
+        for flags in dict.fromkeys(["full", *options.methods])
+    ]
+    return compete(
+        entries,
+        rounds=options.repeats,
+        warm_steps=STEPS,
+        most_steps=STEPS,
+        at_once=2,
+        peer_python=sys.executable,
+        log=scratch,
+    )
+
+
+if __name__ == "__main__":
+    main()
