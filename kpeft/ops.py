@@ -65,10 +65,10 @@ def frozen_matmul(x: Any, stored: Any, matrix: Callable[[Any], Any]) -> Any:
 
     Args:
         x: (..., in).
-        stored: Arrays.
+        stored: A list of arrays, whole numbers in the first.
         matrix: Makes W (in, out) from them; hashable.
     """
-    w = matrix(stored)
+    w = matrix(_not_before(stored, x))
     y = _dot(x.reshape(-1, x.shape[-1]), w.astype(x.dtype), 1, 0)
     return y.reshape(*x.shape[:-1], w.shape[-1])
 
@@ -79,13 +79,34 @@ def _frozen_matmul_forward(x: Any, stored: Any, matrix: Callable[[Any], Any]) ->
 
 def _frozen_matmul_backward(matrix: Callable[[Any], Any], saved: Any, g: Any) -> Any:
     stored, like = saved
-    # Without the barrier XLA would see that both passes make the same W, and keep it from one to the other.
-    g, stored = jax.lax.optimization_barrier((g.astype(like.dtype), stored))
-    dx = _dot(g.reshape(-1, g.shape[-1]), matrix(stored).astype(like.dtype), 1, 1).astype(like.dtype)
+    g = jax.lax.optimization_barrier(g.astype(like.dtype))
+    w = matrix(_not_before(stored, g)).astype(like.dtype)
+    dx = _dot(g.reshape(-1, g.shape[-1]), w, 1, 1).astype(like.dtype)
     return dx.reshape(*g.shape[:-1], -1), None
 
 
 frozen_matmul.defvjp(_frozen_matmul_forward, _frozen_matmul_backward)
+
+
+@jax.custom_batching.custom_vmap
+def _not_before(stored: Any, x: Any) -> Any:
+    """Returns `stored`, but XLA can make nothing of it before it has `x`.
+
+    XLA on a CPU drops barriers: it would make the matrices of all layers first, and one for both passes. That no number
+    is both NaN and infinite it does not know.
+    """
+    first = x.reshape(-1)[0]
+    never = jnp.isnan(first) & jnp.isinf(first)
+    return [stored[0] ^ never.astype(stored[0].dtype), *stored[1:]]
+
+
+@_not_before.def_vmap
+def _not_before_mapped(size: int, batched: Any, stored: Any, x: Any) -> Any:
+    stored_batched, x_batched = batched
+    if x_batched and not any(stored_batched):  # what all share is made once for all
+        return _not_before(stored, x[0]), stored_batched
+    axes = ([0 if each else None for each in stored_batched], 0 if x_batched else None)
+    return jax.vmap(_not_before.fun, in_axes=axes, axis_size=size)(stored, x), [True] * len(stored)
 
 
 def _transposed(x: Any) -> Any:
