@@ -90,11 +90,13 @@ def lora_config(
     modules = hugging_face_modules(layout)
     adapted = {module: path for module, path in modules.items() if path in ranks}
     saved = sorted({modules_to_save(module) for module, path in modules.items() if path in head_layers(layout)})
-    bits = {_QUANTIZATION: {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}}
+    bits: dict[str, Any] = {}
+    if isinstance(method, QLoRA):
+        bits[_QUANTIZATION] = {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}
     return {
         **_UNUSED,
         **_IGNORED,
-        **(bits if isinstance(method, QLoRA) else {}),
+        **bits,
         "alpha_pattern": {m: alphas[p] for m, p in adapted.items() if alphas[p] != method.alpha},
         "base_model_name_or_path": None,
         "bias": method.bias,
