@@ -10,7 +10,7 @@ from typing import Any
 def table(result: dict[str, Any]) -> str:
     """Returns Markdown: a row for each method; ± is the standard deviation over seeds."""
     lines = [
-        "| method | trainable, BERT-base | adapter, MB | rate | epochs | MRPC accuracy | F1 | seeds | examples/s over full |",
+        "| method | trainable, BERT-base | adapter MB | rate | epochs | MRPC accuracy | F1 | seeds | speed over full |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     full = result["methods"].get("full", {}).get("speed", {}).get("turns")
@@ -43,7 +43,7 @@ def _ratio(turns: list[float] | None, full: list[float] | None) -> str:
     if not turns or not full:
         return ""
     ratios = [own / other for own, other in zip(turns, full, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

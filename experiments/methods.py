@@ -6,9 +6,9 @@ Each method is run as it comes: with its own default options, learning rate and 
 validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the cores;
 a run that has its result.json already is not made again, so what was broken off goes on.
 
-Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to full
-fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and two
-labels. Writes methods.json, methods.md and methods.png into `--output`.
+Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to
+full fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and
+two labels. Writes methods.json, methods.md and methods.png into `--output`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main() -> None:
         result |= {"precision": PRECISION, "seeds": options.seeds}
         if "scores" in options.parts:
             run_all(jobs(options), options.jobs)
-        methods = {flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods}
+        methods: dict[str, dict[str, Any]] = {
+            flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods
+        }
         if "speed" in options.parts:
             for flags, figures in speed(options, Path(scratch)).items():
                 methods[flags]["speed"] = figures

@@ -36,10 +36,10 @@ def run_all(jobs: list[Job], side_by_side: int) -> None:
     for number in range(side_by_side):
         shares.put(cores[number::side_by_side])
     with ThreadPoolExecutor(side_by_side) as pool:
-        list(pool.map(lambda numbered: _run(*numbered, len(jobs), shares), enumerate(jobs, start=1)))
+        list(pool.map(lambda number: _run(jobs[number], f"{number + 1}/{len(jobs)}", shares), range(len(jobs))))
 
 
-def _run(number: int, job: Job, total: int, shares: queue.SimpleQueue[list[int]]) -> None:
+def _run(job: Job, number: str, shares: queue.SimpleQueue[list[int]]) -> None:
     share, begun = shares.get(), time.monotonic()
     if share:
         os.sched_setaffinity(0, share)  # of this thread, and so of what it starts
@@ -52,5 +52,5 @@ def _run(number: int, job: Job, total: int, shares: queue.SimpleQueue[list[int]]
     last = (ran.stderr if ran.returncode else ran.stdout).strip().splitlines()[-2:]
     outcome = f"failed with status {ran.returncode}" if ran.returncode else "done"
     seconds = time.monotonic() - begun
-    sys.stderr.write(f"{number}/{total} {job.name}: {outcome} in {seconds:.0f} s: {' | '.join(last)}\n")
+    sys.stderr.write(f"{number} {job.name}: {outcome} in {seconds:.0f} s: {' | '.join(last)}\n")
     sys.stderr.flush()

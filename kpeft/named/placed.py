@@ -121,8 +121,8 @@ def place(model: Any, adapter: str | Path | Method | Adaptation, seed: int) -> P
 def _check_keeps_weights(model: Any, method: Method) -> None:
     if method.quantizes(Layout.of(model)):
         raise ValueError(
-            f"method {method.name!r} gives up the model's own weights, which named adapters go back to: put it on a model "
-            "of its own."
+            f"method {method.name!r} gives up the model's own weights, which named adapters go back to: put it on "
+            "a model of its own."
         )
 
 
