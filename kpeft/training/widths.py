@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-_MULTIPLE = 8
+_MULTIPLE = 4
 
 
 def choose_widths(lengths: np.ndarray, *, most: int = 8, least_gain: float = 0.02) -> tuple[int, ...]:
     """Padded lengths for rows of these lengths.
 
-    The widths are multiples of 8, except the last, which is the longest row. For each number of widths, the ones
+    The widths are multiples of 4, except the last, which is the longest row. For each number of widths, the ones
     with the fewest padded tokens are found by dynamic programming over the histogram of lengths; another width is
     taken while it saves at least `least_gain` of the tokens, since each costs a compilation.
 
