@@ -91,7 +91,7 @@ def test_widths_are_few_and_fit(longest: int) -> None:
     widths = choose_widths(lengths)
     assert widths == tuple(sorted(set(widths)))
     assert widths[-1] == lengths.max()
-    assert all(width % 8 == 0 for width in widths[:-1])
+    assert all(width % 4 == 0 for width in widths[:-1])
     assert len(widths) <= 8
     fitted = fit_width(widths, lengths)
     assert (fitted >= lengths).all()
@@ -102,7 +102,7 @@ def test_widths_have_the_fewest_padded_tokens() -> None:
     lengths = np.random.default_rng(0).gamma(3.0, 12.0, 2000).astype(int) + 5
     widths = choose_widths(lengths, most=3, least_gain=0.0)
     longest = lengths.max()
-    candidates = itertools.combinations(range(8, longest, 8), 2)
+    candidates = itertools.combinations(range(4, longest, 4), 2)
     best = min(int(fit_width((*pair, longest), lengths).sum()) for pair in candidates)
     assert len(widths) == 3
     assert fit_width(widths, lengths).sum() == best
