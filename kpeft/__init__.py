@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kpeft.methods import (
         IA3,
         METHODS,
+        AdaLoRA,
         BitFit,
         Bottleneck,
         DoRA,
@@ -57,6 +58,7 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "IA3": "kpeft.methods",
     "DoRA": "kpeft.methods",
+    "AdaLoRA": "kpeft.methods",
     "VeRA": "kpeft.methods",
     "Prompt": "kpeft.methods",
     "PTuning": "kpeft.methods",
@@ -83,6 +85,7 @@ __all__ = [
     "IA3",
     "METHODS",
     "TASKS",
+    "AdaLoRA",
     "Adaptation",
     "BitFit",
     "Bottleneck",

@@ -9,6 +9,7 @@ from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors, write_folder
 from kpeft.adapters.heads import head_keys, label_count
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
+from kpeft.adapters.peft_adalora import AdaLoRAFormat
 from kpeft.adapters.peft_bitfit import BitFitFormat
 from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_ia3 import IA3Format
@@ -26,6 +27,7 @@ HEAD_CHOICES = ("keep", "drop")
 PEFT_FORMATS: tuple[PeftFormat, ...] = (
     BitFitFormat(),
     LoRAFormat(),
+    AdaLoRAFormat(),
     IA3Format(),
     LayerNormFormat(),
     VeRAFormat(),

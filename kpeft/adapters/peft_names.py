@@ -65,7 +65,7 @@ def to_peft(name: PeftName, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     """Returns a Keras variable's value as PEFT stores it."""
     if not name.transposed:
         return value.reshape(name.shape)
-    inputs = value.ndim - 1 if name.key.endswith("lora_A.weight") else 1  # how many axes are inputs
+    inputs = value.ndim - 1 if name.key.endswith(("lora_A.weight", "lora_A")) else 1  # how many axes are inputs
     return np.ascontiguousarray(value.reshape(math.prod(value.shape[:inputs]), -1).T)
 
 

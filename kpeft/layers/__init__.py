@@ -1,5 +1,6 @@
 """Keras layers that methods place, for any Keras project."""
 
+from kpeft.layers.adalora import AdaLoRADense, AdaLoRAEinsumDense
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
@@ -12,6 +13,8 @@ from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 
 __all__ = [
+    "AdaLoRADense",
+    "AdaLoRAEinsumDense",
     "AdapterLayer",
     "DoRADense",
     "DoRAEinsumDense",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from kpeft.methods.adalora import AdaLoRA
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.bottleneck import Bottleneck
 from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
 from kpeft.methods.lora import LoRA
-from kpeft.methods.method import Method, Rate
+from kpeft.methods.method import Method, RankBudget, Rate
 from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "freeze": Freeze,
     "lora": LoRA,
     "dora": DoRA,
+    "adalora": AdaLoRA,
     "ia3": IA3,
     "vera": VeRA,
     "prompt": Prompt,
@@ -34,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
 __all__ = [
     "IA3",
     "METHODS",
+    "AdaLoRA",
     "BitFit",
     "Bottleneck",
     "DoRA",
@@ -46,6 +49,7 @@ __all__ = [
     "PTuning",
     "Prefix",
     "Prompt",
+    "RankBudget",
     "Rate",
     "Union",
     "VeRA",

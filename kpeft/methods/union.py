@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, final
 
-from kpeft.methods.method import Lengthening, Method, Rate, Wrap
+from kpeft.methods.method import Lengthening, Method, RankBudget, Rate, Wrap
 
 if TYPE_CHECKING:
     from kpeft.sites import Layout
@@ -82,3 +82,6 @@ class Union(Method):
         for part in reversed(self.parts):
             rates |= part.rates(layout)
         return rates
+
+    def budget(self, layout: Layout) -> RankBudget | None:
+        return next((budget for part in self.parts if (budget := part.budget(layout)) is not None), None)
