@@ -32,6 +32,9 @@ CASES = {
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
     "vera": kpeft.VeRA(rank=5, dropout=0.1),
     "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
+    "loha": kpeft.LoHa(rank=2),
+    "lokr": kpeft.LoKr(rank=2),
+    "lokr-both": kpeft.LoKr(rank=1, decompose_both=True, targets="all-linear", train_head=False),
     "union": kpeft.LoRA(rank=2, train_head=False) + kpeft.BitFit(terms=("output",)),
     "ia3": kpeft.IA3(),
     "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
@@ -46,7 +49,10 @@ CASES = {
 }
 # What the first step may leave where it is: factors whose partner starts at zero, and biases of the keys, some of which
 # never matter to softmax.
-LATER = ("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias")
+LATER = (
+    *("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias"),
+    *("/loha_a1", "/loha_b1", "/loha_b2", "/lokr_a1", "/lokr_a2", "/lokr_b2", "/lokr_w2"),
+)
 ONE_EACH = (
     "full",
     "head",
@@ -58,6 +64,8 @@ ONE_EACH = (
     "adalora",
     "ia3",
     "vera",
+    "loha",
+    "lokr",
     "bottleneck",
     "bottleneck-parallel",
     "prompt",

@@ -15,6 +15,7 @@ from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_ia3 import IA3Format
 from kpeft.adapters.peft_layernorm import LayerNormFormat
 from kpeft.adapters.peft_lora_format import LoRAFormat
+from kpeft.adapters.peft_lycoris import LoHaFormat, LoKrFormat
 from kpeft.adapters.peft_prompt import PrefixFormat, PromptFormat, PTuningFormat
 from kpeft.adapters.peft_vera import VeRAFormat
 from kpeft.methods import Method
@@ -31,6 +32,8 @@ PEFT_FORMATS: tuple[PeftFormat, ...] = (
     IA3Format(),
     LayerNormFormat(),
     VeRAFormat(),
+    LoHaFormat(),
+    LoKrFormat(),
     PromptFormat(),
     PTuningFormat(),
     PrefixFormat(),

@@ -6,6 +6,8 @@ from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottlene
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.ia3 import IA3Linear
+from kpeft.layers.loha import LoHaLinear
+from kpeft.layers.lokr import LoKrLinear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 from kpeft.layers.p_tuning import EncodedPrompt
 from kpeft.layers.prefix import PrefixAttention, PrefixProjection
@@ -21,6 +23,8 @@ __all__ = [
     "EncodedPrompt",
     "FastDropout",
     "IA3Linear",
+    "LoHaLinear",
+    "LoKrLinear",
     "LoRADense",
     "LoRAEinsumDense",
     "MergeableAdapter",

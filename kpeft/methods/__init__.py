@@ -7,6 +7,8 @@ from kpeft.methods.bitfit import BitFit
 from kpeft.methods.bottleneck import Bottleneck
 from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
+from kpeft.methods.loha import LoHa
+from kpeft.methods.lokr import LoKr
 from kpeft.methods.lora import LoRA
 from kpeft.methods.method import Method, RankBudget, Rate
 from kpeft.methods.p_tuning import PTuning
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
     "adalora": AdaLoRA,
     "ia3": IA3,
     "vera": VeRA,
+    "loha": LoHa,
+    "lokr": LoKr,
     "prompt": Prompt,
     "p-tuning": PTuning,
     "prefix": Prefix,
@@ -44,6 +48,8 @@ __all__ = [
     "Full",
     "HeadOnly",
     "LayerNorm",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Method",
     "PTuning",
