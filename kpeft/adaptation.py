@@ -17,7 +17,7 @@ from keras import ops
 
 from kpeft.files import replacing
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Lengthening, Method, Rate
+from kpeft.methods.method import Lengthening, Method, RankBudget, Rate
 from kpeft.quantized_model import QuantizedLayers
 from kpeft.sites import (
     Layout,
@@ -90,6 +90,14 @@ class Adaptation:
         `kpeft.run` and `kpeft.training.train` follow them; an optimiser of your own knows nothing of them.
         """
         return dict(self.method.rates(Layout.of(self.model)))
+
+    def budget(self) -> RankBudget | None:
+        """Returns what the method drops while it trains, if anything.
+
+        `kpeft.run` and `kpeft.training.train` follow it. An optimiser of your own drops nothing, and adds nothing to
+        the loss.
+        """
+        return self.method.budget(Layout.of(self.model))
 
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""

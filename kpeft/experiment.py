@@ -225,6 +225,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         evaluate=lambda model: evaluate(model, task, validation),
         score=task.selection_score,
         rates=adaptation.rates(),
+        budget=adaptation.budget(),
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

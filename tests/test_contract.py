@@ -28,9 +28,13 @@ CASES = {
     "lora-pissa": kpeft.LoRA(rank=2, init="pissa", targets=("query", "attention_output", "output")),
     "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
     "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
+    "adalora": kpeft.AdaLoRA(rank=4, target_rank=2, dropout=0.1),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
     "vera": kpeft.VeRA(rank=5, dropout=0.1),
     "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
+    "loha": kpeft.LoHa(rank=2),
+    "lokr": kpeft.LoKr(rank=2),
+    "lokr-both": kpeft.LoKr(rank=1, decompose_both=True, targets="all-linear", train_head=False),
     "union": kpeft.LoRA(rank=2, train_head=False) + kpeft.BitFit(terms=("output",)),
     "ia3": kpeft.IA3(),
     "ia3-some": kpeft.IA3(targets=("query", "intermediate", "output"), feedforward="intermediate", train_head=False),
@@ -47,7 +51,10 @@ CASES = {
 }
 # What the first step may leave where it is: factors whose partner starts at zero, and biases of the keys, some of which
 # never matter to softmax.
-LATER = ("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias")
+LATER = (
+    *("/lora_a", "/key/bias", "/vera_lambda_d", "/down_kernel", "/down_bias"),
+    *("/loha_a1", "/loha_b1", "/loha_b2", "/lokr_a1", "/lokr_a2", "/lokr_b2", "/lokr_w2"),
+)
 ONE_EACH = (
     "full",
     "head",
@@ -57,8 +64,11 @@ ONE_EACH = (
     "lora-all",
     "dora",
     "qlora",
+    "adalora",
     "ia3",
     "vera",
+    "loha",
+    "lokr",
     "bottleneck",
     "bottleneck-parallel",
     "prompt",
@@ -127,7 +137,8 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     at_start = values(adapted)
     fit_one_step(adapted, eager=eager)
     moved = {path for path, value in values(adapted).items() if not np.array_equal(value, at_start[path])}
-    still = {path for path in set(trained) - moved if not path.endswith(LATER)}
+    later = (*LATER, "/lora_b") if isinstance(method, kpeft.AdaLoRA) else LATER
+    still = {path for path in set(trained) - moved if not path.endswith(later)}
     assert moved <= set(trained)
     assert not still, f"declared trainable, but did not move: {sorted(still)}"
     if adapted is not model:

@@ -86,6 +86,15 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
         assert all(run[name] == single[name] for name in ("best", "last", "timing"))
 
 
+def test_adalora_drops_the_same_in_each_run(tiny_preset: Path, tmp_path: Path) -> None:
+    arguments = "--method adalora --rank 4 --target-rank 2 --orth-reg-weight 0.1"
+    varied = "--seed 0,3 --learning-rate 1e-2,1e-3"
+    compare(tiny_preset, tmp_path, arguments, varied, "seed=3,learning_rate=0.01", "none")
+    adapter = load_file(tmp_path / "all" / "seed=3,learning_rate=0.01" / "adapter" / "adapter_model.safetensors")
+    values = [value for name, value in adapter.items() if name.endswith("lora_E")]
+    assert sum(int((value != 0).sum()) for value in values) == 2 * len(values)
+
+
 def test_bitfit_of_a_regression_under_a_frozen_head(tiny_preset: Path, tmp_path: Path) -> None:
     """The head starts at the mean label, and its frozen kernel is another for each seed.
 

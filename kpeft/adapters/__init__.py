@@ -9,11 +9,13 @@ from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors, write_folder
 from kpeft.adapters.heads import head_keys, label_count
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
+from kpeft.adapters.peft_adalora import AdaLoRAFormat
 from kpeft.adapters.peft_bitfit import BitFitFormat
 from kpeft.adapters.peft_format import PeftFormat, require_same
 from kpeft.adapters.peft_ia3 import IA3Format
 from kpeft.adapters.peft_layernorm import LayerNormFormat
 from kpeft.adapters.peft_lora_format import LoRAFormat
+from kpeft.adapters.peft_lycoris import LoHaFormat, LoKrFormat
 from kpeft.adapters.peft_prompt import PrefixFormat, PromptFormat, PTuningFormat
 from kpeft.adapters.peft_vera import VeRAFormat
 from kpeft.methods import Method
@@ -26,9 +28,12 @@ HEAD_CHOICES = ("keep", "drop")
 PEFT_FORMATS: tuple[PeftFormat, ...] = (
     BitFitFormat(),
     LoRAFormat(),
+    AdaLoRAFormat(),
     IA3Format(),
     LayerNormFormat(),
     VeRAFormat(),
+    LoHaFormat(),
+    LoKrFormat(),
     PromptFormat(),
     PTuningFormat(),
     PrefixFormat(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, final
 
-from kpeft.methods.method import Lengthening, Method, Quantize, Rate, Wrap
+from kpeft.methods.method import Lengthening, Method, Quantize, RankBudget, Rate, Wrap
 
 if TYPE_CHECKING:
     from kpeft.sites import Layout
@@ -88,3 +88,6 @@ class Union(Method):
         for part in reversed(self.parts):
             rates |= part.rates(layout)
         return rates
+
+    def budget(self, layout: Layout) -> RankBudget | None:
+        return next((budget for part in self.parts if (budget := part.budget(layout)) is not None), None)
