@@ -32,7 +32,7 @@ LEARNING_RATES: dict[str, Default] = {
     "dora": Default(5e-4, "as for LoRA, whose settings Liu et al., 2024, arXiv 2402.09353, take over"),
     "adalora": Default(8e-4, "the AdaLoRA authors' scripts for DeBERTa-v3: CoLA and SST-2; MNLI 5e-4, MRPC 1e-3"),
     "vera": Default(5e-3, "ten times LoRA's: what is trained only scales a small random product"),
-    "loha": Default(5e-4, "as for LoRA: the authors have no encoders of text"),
+    "loha": Default(5e-4, "as for LoRA, whose place it takes"),
     "lokr": Default(5e-4, "as for LoRA, whose place it takes"),
     "prompt": Default(1e-3, "Hugging Face PEFT's example of prompt tuning: MRPC, 20 epochs"),
     "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
