@@ -3,8 +3,8 @@
     python -m experiments.methods --data-dir GLUE_FOLDER
 
 Each method is run as it comes, with its own default options and learning rate, for `--epochs` epochs, and with nothing
-chosen on validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the cores;
-a run that has its result.json already is not made again, so what was broken off goes on.
+chosen on validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the
+cores; a run that has its result.json already is not made again, so what was broken off goes on.
 
 Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to
 full fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and
