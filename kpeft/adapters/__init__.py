@@ -10,7 +10,7 @@ from typing import Any
 
 from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapter_files import AdapterFiles, find_adapter
-from kpeft.adapters.folder import Tensors, read_config, read_tensors, write_folder
+from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors, write_folder
 from kpeft.adapters.heads import head_keys, label_count
 from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
 from kpeft.adapters.peft_bitfit import BitFitFormat
@@ -134,7 +134,7 @@ def _about(files: AdapterFiles) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{files.name}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{files.name}: {one_line(error)}") from error
 
 
 def _format(config: dict[str, Any]) -> PeftFormat | None:

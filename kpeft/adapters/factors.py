@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kpeft.adapter_files import AdapterFiles
-from kpeft.adapters.folder import Tensors, read_config, read_tensors
+from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors
 from kpeft.adapters.peft_lora import FIELDS, PEFT_TYPE
 from kpeft.adapters.peft_names import BASE
 
@@ -69,7 +69,7 @@ def read_factors(adapter: AdapterFiles | Files, number: int) -> Factors:
         _check_plain(config)
         return _factors(name, config, tensors)
     except ValueError as error:
-        raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{name}: {one_line(error)}") from error
 
 
 def _check_plain(config: Mapping[str, Any]) -> None:

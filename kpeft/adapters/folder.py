@@ -27,6 +27,12 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> N
         temporary.write_text(json.dumps(dict(config), indent=2, sort_keys=True), encoding="utf-8")
 
 
+def one_line(error: Exception) -> str:
+    """Returns an error's message in one line that any terminal shows, whatever of a damaged file it quotes."""
+    text = " ".join(str(error).split())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Reads adapter_config.json.
 
@@ -54,14 +60,14 @@ def read_tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         raise ValueError(f"{path} does not exist{hint}.")
     tensors = {}
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file, np.errstate(over="ignore"):  # which makes an infinity
             for key in file.keys():  # noqa: SIM118  (the file is no mapping)
                 kind = file.get_slice(key).get_dtype()
                 if kind not in _FLOATS:
                     raise ValueError(f"tensor {key!r} must hold floating-point numbers, not {kind}")
                 tensors[key] = np.asarray(file.get_tensor(key)).astype("float32")
     except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is damaged: {one_line(error)}") from error
     for key, value in tensors.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{path}: tensor {key!r} holds numbers that are not finite.")
