@@ -34,7 +34,7 @@ from experiments.benchmarks.contestants import KINDS  # noqa: E402
 from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
 from experiments.comparison import plot, table  # noqa: E402
 from experiments.runs import Job, run_all  # noqa: E402
-from kpeft.adapters.folder import WEIGHTS  # noqa: E402
+from kpeft.adapter_files import WEIGHTS  # noqa: E402
 from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
 from kpeft.methods.fields import method_to_json  # noqa: E402
 from kpeft.results import FILE  # noqa: E402

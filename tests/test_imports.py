@@ -18,7 +18,16 @@ HEAVY = {"keras", "keras_hub", "jax", "tensorflow", "tensorflow_datasets", "matp
 
 # Layers of the library, lowest first; a module imports from its own layer and from those below.
 LAYERS = (
-    ("kpeft._version", "kpeft.files", "kpeft.families", "kpeft.ops", "kpeft.quantization", "kpeft.runtime"),
+    (
+        "kpeft._version",
+        "kpeft.files",
+        "kpeft.families",
+        "kpeft.hub",
+        "kpeft.ops",
+        "kpeft.quantization",
+        "kpeft.runtime",
+    ),
+    ("kpeft.adapter_files",),
     ("kpeft.layers",),
     ("kpeft.graphs", "kpeft.sites", "kpeft.frontier", "kpeft.lengthened"),
     ("kpeft.targets",),
@@ -37,6 +46,8 @@ LIGHT = (
     "_version",
     "run",
     "runtime",
+    "hub",
+    "adapter_files",
     "config",
     "at_once",
     "summary",

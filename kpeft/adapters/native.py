@@ -37,5 +37,5 @@ def native_method(config: Mapping[str, Any]) -> Method:
         raise ValueError(f"{config['peft_type']} adapter without a description of its method.")
     try:
         return method_from_json(config["method"])
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"{config['peft_type']} adapter with a field of the wrong type: {error}") from error

@@ -9,8 +9,11 @@ import numpy as np
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
+from kpeft.adapters.peft_config import Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_lora import lora_config, lora_method
+from kpeft.adapters.peft_lora import FIELDS as LORA_FIELDS
+from kpeft.adapters.peft_lora import lora_config
+from kpeft.adapters.peft_modules import linear_targets, saves_head
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.methods import AdaLoRA, LoRA, Method
 from kpeft.methods.fields import check_types
@@ -28,8 +31,30 @@ _FIELDS = {
     "beta2": ("beta2", 0.85),
     "orth_reg_weight": ("orth_reg_weight", 0.5),
 }
-# Of the fields that it shares with LoRA, those that have no effect in AdaLoRA, or another one.
-_NOT_LORAS = {"alpha_pattern", "init_lora_weights", "lora_bias", "r", "rank_pattern", "total_step", "use_rslora"}
+FIELDS = Fields(
+    read={
+        **{field: type(usual) for field, (_, usual) in _FIELDS.items()},
+        "tinit": float,
+        "tfinal": float,
+        "exclude_modules": Names,
+        "layers_pattern": str | list[str] | None,
+        "layers_to_transform": int | list[int] | None,
+        "lora_alpha": float,
+        "lora_dropout": float,
+        "target_modules": Names,
+    },
+    refused={**LORA_FIELDS.refused, "bias": "none", "use_dora": False},
+    passed_over={
+        **LORA_FIELDS.passed_over,
+        "alpha_pattern": "has no effect in AdaLoRA",
+        "init_lora_weights": "how A and B started",
+        "lora_bias": "has no effect in AdaLoRA",
+        "r": "has no effect in AdaLoRA, whose ranks are init_r and target_r",
+        "rank_pattern": "which directions were dropped; the tensors say so themselves",
+        "total_step": "how long the training was",
+        "use_rslora": "has no effect in AdaLoRA",
+    },
+)
 _DEFAULT_TARGETS = {
     "bert": ["query", "value"],
     "roberta": ["query", "key", "value", "dense"],
@@ -62,21 +87,17 @@ class AdaLoRAFormat(PeftFormat):
         }
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
-        shared = {field: value for field, value in config.items() if field not in {*_FIELDS, *_NOT_LORAS}}
-        if shared.get("target_modules") is None:
-            family = layout.family.name if layout.family else ""
-            if family not in _DEFAULT_TARGETS:
-                raise ValueError("adapter_config.json must name target_modules for this model.")
-            shared["target_modules"] = _DEFAULT_TARGETS[family]
-        lora = lora_method(layout, {**shared, "peft_type": "LORA"})
-        if lora.bias != "none" or not isinstance(lora, LoRA):
-            raise ValueError("adapter_config.json: an ADALORA adapter with bias or use_dora is not supported.")
+        FIELDS.check(config)
+        train_head = saves_head(layout, config)
+        usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "")
+        if usual is None and config.get("target_modules") is None:
+            raise ValueError("adapter_config.json must name target_modules for this model.")
         values: dict[str, Any] = {
-            **{name: config.get(field, usual) for field, (name, usual) in _FIELDS.items()},
-            "alpha": lora.alpha,
-            "dropout": lora.dropout,
-            "targets": lora.targets,
-            "train_head": lora.train_head,
+            **{name: config.get(field, default) for field, (name, default) in _FIELDS.items()},
+            "alpha": config.get("lora_alpha", 8),
+            "dropout": config.get("lora_dropout", 0.0),
+            "targets": linear_targets(layout, config, usual, train_head=train_head),
+            "train_head": train_head,
         }
         check_types(AdaLoRA, values)
         return AdaLoRA(**values)

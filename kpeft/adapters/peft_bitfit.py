@@ -31,7 +31,8 @@ class BitFitFormat(PeftFormat):
         return lora_config(layout, method, {idle: 1}, {idle: 0.0})
 
     def reads(self, config: Mapping[str, Any]) -> bool:
-        alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
+        pattern = config.get("alpha_pattern")
+        alphas = [config.get("lora_alpha"), *(pattern.values() if isinstance(pattern, Mapping) else ())]
         return super().reads(config) and config.get("bias") == "all" and not any(alpha != 0 for alpha in alphas)
 
     def writes(self, adaptation: Adaptation) -> bool:

@@ -6,39 +6,29 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 from kpeft.adaptation import Adaptation
-from kpeft.adapters.peft_config import COMMON, check_fields
+from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_modules import (
-    head_fields,
-    is_target,
-    kpeft_targets,
-    linear_modules,
-    no_target,
-    saves_head,
-    short_names,
-)
+from kpeft.adapters.peft_modules import head_fields, linear_targets, saves_head, short_names
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.methods import LoHa, LoKr, Method
 from kpeft.methods.fields import check_types
 from kpeft.sites import Layout
 from kpeft.targets import NamedLayer
 
-# Beside what kpeft sets. The two dropouts are of whole outputs and whole layers, and only matter in training.
-_UNUSED: dict[str, Any] = {"alpha_pattern": {}, "rank_pattern": {}, "use_effective_conv2d": False}
-_IN_TRAINING = {"init_weights": True, "module_dropout": 0.0, "rank_dropout": 0.0}
-_KNOWN = {
-    *COMMON,
-    *_IN_TRAINING,
-    "alpha",
-    "exclude_modules",
-    "layers_pattern",
-    "layers_to_transform",
-    "modules_to_save",
-    "peft_type",
-    "r",
-    "rank_dropout_scale",
-    "target_modules",
-    "task_type",
+_READ = {
+    "alpha": float,
+    "exclude_modules": Names,
+    "layers_pattern": str | list[str] | None,
+    "layers_to_transform": int | list[int] | None,
+    "r": int,
+    "target_modules": Names,
+}
+_REFUSED: dict[str, Any] = {"alpha_pattern": {}, "rank_pattern": {}, "use_effective_conv2d": False}
+_PASSED_OVER = {
+    "init_weights": "how the factors started",
+    "module_dropout": "of whole layers, in training only",
+    "rank_dropout": "of whole outputs, in training only",
+    "runtime_config": "PEFT neither saves nor reads it",
 }
 _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
 
@@ -47,6 +37,7 @@ class _LycorisFormat(PeftFormat):
     """What both have in common: rank, alpha and targets."""
 
     kind: ClassVar[type[Method]]
+    fields: ClassVar[Fields] = Fields(_READ, _REFUSED, _PASSED_OVER)
     options: ClassVar[Mapping[str, Any]] = {}
     tensor_names: ClassVar[Mapping[str, str]]
     """PEFT's name of each of the layer's variables; its matrix is the other way round."""
@@ -58,8 +49,10 @@ class _LycorisFormat(PeftFormat):
         adapted = {module for module, path in modules.items() if path in adaptation.adapters}
         return {
             **COMMON,
-            **_UNUSED,
-            **_IN_TRAINING,
+            **self.fields.refused,
+            "init_weights": True,
+            "module_dropout": 0.0,
+            "rank_dropout": 0.0,
             **{option: getattr(method, option) for option in self.options},
             "alpha": int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,
             "exclude_modules": None,
@@ -72,19 +65,13 @@ class _LycorisFormat(PeftFormat):
         }
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
-        check_fields(config, unused=_UNUSED, known=_KNOWN | self.options.keys())
+        self.fields.check(config)
         train_head = saves_head(layout, config)
-        linear = linear_modules(layout, outside_head=train_head)
-        targets = config.get("target_modules")
-        if targets is None:
-            targets = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
-        adapted = [module for module in linear if is_target(module, targets, config)]
-        if not adapted:
-            raise no_target(layout, targets)
+        usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
         values = {
             "rank": config.get("r", 8),
             "alpha": config.get("alpha", 8),
-            "targets": kpeft_targets(layout, [linear[module] for module in adapted]),
+            "targets": linear_targets(layout, config, usual, train_head=train_head),
             **{option: config.get(option, usual) for option, usual in self.options.items()},
             "train_head": train_head,
         }
@@ -120,6 +107,11 @@ class LoKrFormat(_LycorisFormat):
     peft_type = "LOKR"
     methods = (LoKr,)
     kind = LoKr
+    fields = Fields(
+        {**_READ, "decompose_both": bool, "decompose_factor": int},
+        _REFUSED,
+        {**_PASSED_OVER, "rank_dropout_scale": "matters only together with rank_dropout"},
+    )
     options: ClassVar[Mapping[str, Any]] = {"decompose_both": False, "decompose_factor": -1}
     tensor_names: ClassVar[Mapping[str, str]] = {
         "lokr_w1": "lokr_w1",

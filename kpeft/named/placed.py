@@ -101,7 +101,7 @@ def place(model: Any, adapter: str | Path | Method | Adaptation, seed: int) -> P
 
     Args:
         model: A model without adapters.
-        adapter: A folder, a method, or the adaptation of another model.
+        adapter: Where a saved adapter is, a method, or the adaptation of another model.
         seed: Where a method's new weights start.
 
     Raises:

@@ -1,11 +1,4 @@
-"""Writes tests/goldens/peft/adalora_*: adapters as Hugging Face PEFT saves them, and steps of its RankAllocator.
-
-Run it once, in an environment of its own that has torch, transformers and peft:
-
-    python tests/peft_goldens_adalora.py
-
-The files were written with torch 2.13.0, transformers 5.23.0 and peft 0.21.2.
-"""
+"""Writes tests/goldens/peft/adalora_*: adapters as Hugging Face PEFT saves them, and steps of its RankAllocator."""
 
 from __future__ import annotations
 
@@ -18,7 +11,7 @@ import peft
 import torch
 import transformers
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 STEPS, RATE, DECAY, CLIP = 12, 0.05, 0.1, 4.0
 PHASES: dict[str, dict[str, Any]] = {
     "three_phases": {"tinit": 2, "tfinal": 3, "deltaT": 2, "orth_reg_weight": 0.5},
@@ -114,7 +107,3 @@ def main(folder: Path) -> None:
     write_steps(folder / "adalora_steps" / "steps.npz")
     write_adapter(folder / "adalora_bert", "bert", allocate=True)
     write_adapter(folder / "adalora_roberta", "roberta", allocate=False)
-
-
-if __name__ == "__main__":
-    main(GOLDENS / "peft")
