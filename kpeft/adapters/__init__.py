@@ -74,22 +74,22 @@ def _files(adaptation: Adaptation) -> tuple[dict[str, Any], Tensors]:
     return peft.config(adaptation), peft.tensors(adaptation)
 
 
-def adapter_labels(model: Any, adapter: str | Path) -> int | None:
+def adapter_labels(model: Any, folder: str | Path) -> int | None:
     """Returns for how many labels the head of a saved adapter is, or `None` where it holds no head.
 
     Args:
         model: A model of the architecture that the adapter was trained on, with any number of labels.
-        adapter: As `load_adapter` takes it.
+        folder: As `load_adapter` takes it.
     """
-    return label_count(Layout.of(model), read_tensors(find_adapter(adapter).weights))
+    return label_count(Layout.of(model), read_tensors(find_adapter(folder).weights))
 
 
-def load_adapter(model: Any, adapter: str | Path, *, head: str = "keep") -> Adaptation:
+def load_adapter(model: Any, folder: str | Path, *, head: str = "keep") -> Adaptation:
     """Puts a saved adapter on a fresh model.
 
     Args:
         model: A model of the architecture that the adapter was trained on, not adapted.
-        adapter: What `save_adapter` or Hugging Face PEFT wrote: its folder, for an adapter with a name also the folder
+        folder: What `save_adapter` or Hugging Face PEFT wrote: its folder, for an adapter with a name also the folder
             around that; one of its two files, whose names may be NAME.safetensors and NAME.json; or hf://OWNER/NAME,
             which may go on with an @REVISION and a /FOLDER.
         head: `"keep"` takes the adapter's head, if it holds one, which must be for as many labels as the model's.
@@ -103,7 +103,7 @@ def load_adapter(model: Any, adapter: str | Path, *, head: str = "keep") -> Adap
     """
     if head not in HEAD_CHOICES:
         raise ValueError(f"head must be one of {', '.join(HEAD_CHOICES)}. Received: head={head!r}")
-    files = find_adapter(adapter)
+    files = find_adapter(folder)
     config, tensors = read_config(files.config), read_tensors(files.weights)
     with _about(files):
         adaptation = adapt(model, _method(model, config, tensors))
@@ -117,17 +117,17 @@ def load_adapter(model: Any, adapter: str | Path, *, head: str = "keep") -> Adap
     return adaptation
 
 
-def adapter_method(model: Any, adapter: str | Path) -> Method:
+def adapter_method(model: Any, folder: str | Path) -> Method:
     """Returns the method of a saved adapter, for a given model.
 
     Args:
         model: As `load_adapter` takes it.
-        adapter: Likewise.
+        folder: Likewise.
 
     Raises:
         ValueError: If the files are damaged or do not fit the model.
     """
-    files = find_adapter(adapter)
+    files = find_adapter(folder)
     config, tensors = read_config(files.config), read_tensors(files.weights)
     with _about(files):
         return _method(model, config, tensors)

@@ -73,9 +73,9 @@ class VeRAFormat(PeftFormat):
     def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
         method = super().method_for(layout, config, tensors)
         assert isinstance(method, VeRA)
-        rows = tensors[_MATRICES[0]].shape[:1] if _MATRICES[0] in tensors else (method.rank,)
-        if rows != (method.rank,):  # known before matrices of that rank are drawn
-            raise ValueError(f"adapter_config.json: r={method.rank}, but tensor {_MATRICES[0]} has {rows} rows.")
+        shape = tensors[_MATRICES[0]].shape if _MATRICES[0] in tensors else (method.rank,)
+        if shape[:1] != (method.rank,):  # known before matrices of that rank are drawn
+            raise ValueError(f"adapter_config.json: r={method.rank}, but tensor {_MATRICES[0]} has shape {shape}.")
         return method
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:

@@ -150,6 +150,12 @@ class VirtualTokens(PeftFormat):
 
 
 def heads(layout: Layout) -> int:
-    """Returns the number of attention heads."""
-    attention = next(layer for path, layer in layout.layers.items() if path.endswith("self_attention_layer"))
-    return int(getattr(attention, "base", attention).num_heads)
+    """Returns the number of attention heads.
+
+    Raises:
+        ValueError: If the model has no attention layers.
+    """
+    for path, layer in layout.layers.items():
+        if path.endswith("self_attention_layer"):
+            return int(getattr(layer, "base", layer).num_heads)
+    raise ValueError(f"model {layout.model.name!r} has no attention layers.")
