@@ -28,7 +28,6 @@ _PASSED_OVER = {
     "init_weights": "how the factors started",
     "module_dropout": "of whole layers, in training only",
     "rank_dropout": "of whole outputs, in training only",
-    "runtime_config": "PEFT neither saves nor reads it",
 }
 _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
 

@@ -64,10 +64,10 @@ def wider(tensors: dict[str, Any]) -> None:
     ("config", "tensors", "message"),
     [
         ({}, wider, r"lora_A has shape \(12, 15\), but the model needs \(12, 16\)"),
-        ({"bias": "all"}, None, "an ADALORA adapter with bias"),
+        ({"bias": "all"}, None, "bias='all' is not supported"),
         ({"init_r": 11}, None, r"lora_A has shape \(12, 16\), but the model needs \(11, 16\)"),
         ({"target_r": 13}, None, "Received: target_rank=13"),
-        ({"deltaT": 0.5}, None, "delta_t of method adalora cannot be 0.5"),
+        ({"deltaT": 0.5}, None, "deltaT must be of type int"),
         ({"layer_replication": [[0, 1]]}, None, "layer_replication"),
     ],
 )

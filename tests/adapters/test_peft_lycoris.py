@@ -66,9 +66,8 @@ def narrower(tensors: dict[str, Any]) -> None:
         (kpeft.LoHa(rank=2), {}, narrower, r"hada_w1_a has shape \(16, 1\), but the model needs \(16, 2\)"),
         (kpeft.LoHa(), {"rank_pattern": {"query": 4}}, None, "rank_pattern=.* is not supported"),
         (kpeft.LoHa(), {"use_effective_conv2d": True}, None, "use_effective_conv2d=True is not supported"),
-        (kpeft.LoHa(), {"decompose_both": True}, None, "decompose_both=True is not known"),
         (kpeft.LoKr(), {"target_modules": ["c_attn"]}, None, "'c_attn'.* match no layer"),
-        (kpeft.LoKr(), {"decompose_factor": "4"}, None, "decompose_factor of method lokr cannot be '4'"),
+        (kpeft.LoKr(), {"decompose_factor": "4"}, None, "decompose_factor must be of type int"),
         (kpeft.LoKr(rank=1), {"decompose_both": True}, None, "lacks 8 tensors .*lokr_w1_a"),
     ],
 )
