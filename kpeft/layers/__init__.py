@@ -4,6 +4,8 @@ from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.gate import InputGate, MaskedBlock
+from kpeft.layers.gated_lora import GatedLoRA
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.lora import LoRADense, LoRAEinsumDense
 from kpeft.layers.p_tuning import EncodedPrompt
@@ -23,9 +25,12 @@ __all__ = [
     "DoRAEinsumDense",
     "EncodedPrompt",
     "FastDropout",
+    "GatedLoRA",
     "IA3Linear",
+    "InputGate",
     "LoRADense",
     "LoRAEinsumDense",
+    "MaskedBlock",
     "MergeableAdapter",
     "ParallelDown",
     "ParallelUp",
