@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from keras import ops
+
 from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapter_files import AdapterFiles, find_adapter
 from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors, write_folder
@@ -106,15 +109,28 @@ def load_adapter(model: Any, folder: str | Path, *, head: str = "keep") -> Adapt
     files = find_adapter(folder)
     config, tensors = read_config(files.config), read_tensors(files.weights)
     with _about(files):
-        adaptation = adapt(model, _method(model, config, tensors))
+        method = _method(model, config, tensors)
+        given_up = _given_up(model, method)
+        adaptation = adapt(model, method)
         try:
             peft = _format(config)
             taken = tensors if head == "keep" else _with_head_of(adaptation, tensors)
             _assign(adaptation, taken if peft is None else peft.values(adaptation, taken))
-        except Exception:
+        except BaseException:  # KeyboardInterrupt, too
             adaptation.detach()
+            for variable, value in given_up:
+                variable.assign(value)
             raise
     return adaptation
+
+
+def _given_up(model: Any, method: Method) -> list[tuple[Any, np.ndarray[Any, Any]]]:
+    """Returns the variables of what a method quantises, with copies of their values in host memory."""
+    layout = Layout.of(model)
+    layers = [layout.layers[path] for path in method.quantizes(layout)]
+    return [
+        (variable, np.array(ops.convert_to_numpy(variable.value))) for layer in layers for variable in layer.weights
+    ]
 
 
 def adapter_method(model: Any, folder: str | Path) -> Method:
