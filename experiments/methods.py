@@ -48,8 +48,9 @@ METHODS = (
     "bottleneck --style pfeiffer",
     "bottleneck --style parallel",
     "bottleneck+prefix --style parallel",
+    "lora+prefix+bottleneck --style pfeiffer --gated true",
 )
-"""Flags of `kpeft.run`, less the first `--method`; the last is MAM (He et al., 2022)."""
+"""Flags of `kpeft.run`, without `--method`; the last two are MAM adapters and UniPELT."""
 
 PRECISION = "bfloat16"
 BASE = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}

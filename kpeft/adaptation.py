@@ -153,12 +153,15 @@ class Adaptation:
         self.merged = False
 
     def _mergeable(self) -> dict[str, MergeableAdapter]:
-        mergeable = {path: each for path, each in self.adapters.items() if isinstance(each, MergeableAdapter)}
-        if len(mergeable) < len(self.adapters):
-            raise ValueError(
-                f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
-                "was learned with save_adapter."
-            )
+        mergeable = {}
+        for path, adapter in self.adapters.items():
+            if not isinstance(adapter, MergeableAdapter):
+                raise ValueError(
+                    f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
+                    "was learned with save_adapter."
+                )
+            adapter.check_mergeable()
+            mergeable[path] = adapter
         return mergeable
 
     def detach(self) -> Any:

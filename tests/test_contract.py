@@ -30,6 +30,7 @@ CASES = {
     "lora-plus": kpeft.LoRA(rank=2, lr_ratio=16, lora_bias=True),
     "dora": kpeft.DoRA(rank=3, alpha=4, dropout=0.1, targets="all-linear"),
     "adalora": kpeft.AdaLoRA(rank=4, target_rank=2, dropout=0.1),
+    "lora-gated": kpeft.LoRA(rank=2, gated=True, targets=("value", "output"), dropout=0.1),
     "lora-rs": kpeft.LoRA(rank=4, use_rslora=True, targets=("key", "output"), bias="lora_only", train_head=False),
     "vera": kpeft.VeRA(rank=5, dropout=0.1),
     "vera-all": kpeft.VeRA(rank=3, targets="all-linear", projection_prng_key=7, train_head=False),
@@ -49,6 +50,10 @@ CASES = {
     "bottleneck": kpeft.Bottleneck(size=3),
     "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
     "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
+    "bottleneck-gated": kpeft.Bottleneck(size=3, style="parallel", gated=True),
+    "unipelt": kpeft.LoRA(rank=2, gated=True)
+    + kpeft.Prefix(tokens=2, gated=True)
+    + kpeft.Bottleneck(size=3, style="pfeiffer", gated=True),
 }
 # What a step may leave where it is: softmax takes no notice of a number that is added to all scores of a query.
 IDLE = "/key/bias"
@@ -71,9 +76,12 @@ ONE_EACH = (
     "prompt",
     "p-tuning",
     "prefix",
+    "unipelt",
 )
+# One of each way to change a model; the rest differ in the layer that is placed, which knows of no family.
+EVERYWHERE = ("full", "bitfit", "lora-all", "qlora", "ia3", "bottleneck", "prompt", "prefix")
 VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
-JITTED = [(family, "lora") for family in FAMILIES] + [(f, name) for f in ("bert", "roberta") for name in ONE_EACH]
+JITTED = [(family, "lora") for family in FAMILIES] + [("bert", name) for name in ONE_EACH]
 
 
 def values(model: Any) -> Any:
@@ -94,8 +102,12 @@ def disturb(adaptation: Any, seed: Any = 1) -> None:
         variable.assign(keras.ops.convert_to_numpy(variable.value) + rng.normal(0, 0.3, variable.shape))
 
 
+def includes(method: Any, kinds: Any) -> bool:
+    return any(isinstance(part, kinds) for part in getattr(method, "parts", (method,)))
+
+
 def fits(family: Any, method: Any) -> bool:
-    return family != "deberta_v3" or not isinstance(method, kpeft.Prefix)
+    return family != "deberta_v3" or not includes(method, kpeft.Prefix)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -107,9 +119,9 @@ def case_rounds(method: Any) -> bool:
     return isinstance(method, kpeft.LoRA) and method.init == "pissa"
 
 
-# Every method on every family; further options of a method on two of them, and on the others where there is time.
+# Every case on two families, some on all; the rest where there is time.
 PAIRS = [
-    pytest.param(family, case, marks=() if case in ONE_EACH or family in ("bert", "roberta") else pytest.mark.slow)
+    pytest.param(family, case, marks=() if case in EVERYWHERE or family in ("bert", "roberta") else pytest.mark.slow)
     for family in FAMILIES
     for case in CASES
     if fits(family, CASES[case])
@@ -123,7 +135,7 @@ def check_training(family: Any, method: Any, *, eager: Any) -> None:
     adaptation = kpeft.adapt(model, method, seed=3)
     adapted = adaptation.model
     assert (adapted is model) is not isinstance(method, Lengthening)
-    if not isinstance(method, kpeft.Prefix):  # which starts with random keys
+    if not includes(method, kpeft.Prefix):  # which starts with random keys
         # PiSSA splits the kernel in two, which adds up to it up to rounding.
         near = np.allclose(model(tiny_batch(model)), start, rtol=0, atol=1e-5 if case_rounds(method) else 0)
         assert near is not isinstance(method, kpeft.QLoRA)
@@ -192,7 +204,7 @@ def check_states(family: Any, method: Any, run: Any) -> None:
     adapted = run(adaptation.model, batch)
     assert np.abs(adapted - original).max() > 1e-3
     with adaptation.disabled() as disabled:
-        if isinstance(method, VIRTUAL_TOKENS):  # zeros among the terms of attention's sums: another order of summing
+        if includes(method, VIRTUAL_TOKENS):  # zeros among the terms of attention's sums: another order of summing
             np.testing.assert_allclose(run(disabled, batch), original, rtol=1e-5, atol=3e-6)
         else:
             np.testing.assert_array_equal(run(disabled, batch), original)

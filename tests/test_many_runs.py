@@ -107,6 +107,12 @@ def test_bitfit_of_a_regression_under_a_frozen_head(tiny_preset: Path, tmp_path:
     compare(tiny_preset, tmp_path, arguments, varied, "seed=3,learning_rate=0.01", "key")
 
 
+def test_gates(tiny_preset: Path, tmp_path: Path) -> None:
+    """A row's gate is the same beside the other runs' longer rows."""
+    arguments = "--method lora+prefix+bottleneck --gated true --tokens 2 --size 3 --style pfeiffer"
+    compare(tiny_preset, tmp_path, arguments, "--seed 0,3", "seed=3", "key")
+
+
 def test_frozen_layers_are_as_in_inference_as_in_a_single_run(tiny_preset: Path, tmp_path: Path) -> None:
     """Two epochs, in which a single run keeps what they compute."""
     compare(tiny_preset, tmp_path, "--method head --epochs 2", "--learning-rate 1e-1,1e-2", "learning_rate=0.1", "none")

@@ -36,8 +36,10 @@ class PrefixFormat(VirtualTokens):
     families = ("bert", "roberta", "xlm_roberta", "electra")
 
     def writes(self, adaptation: Adaptation) -> bool:
-        family = Layout.of(adaptation.model).family
-        return family is not None and family.name in self.families and super().writes(adaptation)
+        method, family = adaptation.method, Layout.of(adaptation.model).family
+        if not isinstance(method, Prefix) or method.gated or family is None:
+            return False
+        return family.name in self.families and super().writes(adaptation)
 
     def config(self, adaptation: Adaptation) -> dict[str, Any]:
         method = adaptation.method

@@ -5,6 +5,8 @@ from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.gate import InputGate, MaskedBlock
+from kpeft.layers.gated_lora import GatedLoRA
 from kpeft.layers.ia3 import IA3Linear
 from kpeft.layers.loha import LoHaLinear
 from kpeft.layers.lokr import LoKrLinear
@@ -28,11 +30,14 @@ __all__ = [
     "DoRAEinsumDense",
     "EncodedPrompt",
     "FastDropout",
+    "GatedLoRA",
     "IA3Linear",
+    "InputGate",
     "LoHaLinear",
     "LoKrLinear",
     "LoRADense",
     "LoRAEinsumDense",
+    "MaskedBlock",
     "MergeableAdapter",
     "ParallelDown",
     "ParallelUp",

@@ -12,6 +12,7 @@ from keras import ops
 
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.gate import InputGate
 from kpeft.layers.linear import full
 from kpeft.layers.p_tuning import dense
 
@@ -54,7 +55,8 @@ class PrefixAttention(AdapterLayer):
     """Attention that sees n learned keys and values, P_k and P_v, before its own: attention(q, [P_k; k], [P_v; v]).
 
     While the gate is closed they are masked out. The prefix is (n, 2, heads, head_dim), keys before values; it is a
-    variable or, with a projection, h W + b, where h is the projection's output.
+    variable or, with a projection, h W + b, where h is the projection's output. If gated, each row sees G(x)·P_k and
+    G(x)·P_v, where x is what attention's query is made from, and G `kpeft.layers.InputGate`'s.
 
     It takes the masks that Keras's attention takes, and those that inputs carry.
 
@@ -63,7 +65,8 @@ class PrefixAttention(AdapterLayer):
         tokens: Number n of virtual tokens.
         projection: Makes h, (n, hidden); several layers may share one.
         dropout: Share of the prefix that is dropped in training.
-        seed: Seed of the prefix's start, N(0, 1), of W and b, and of the dropout.
+        gated: Scale each row's prefix by a gate.
+        seed: Seed of the prefix's start, N(0, 1), of W and b, of the gate, and of the dropout.
         **kwargs: Of `AdapterLayer`.
     """
 
@@ -74,6 +77,7 @@ class PrefixAttention(AdapterLayer):
         tokens: int,
         projection: PrefixProjection | None = None,
         dropout: float = 0.0,
+        gated: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,12 +95,13 @@ class PrefixAttention(AdapterLayer):
         self.tokens = tokens
         self.projection = projection
         self.dropout_rate = dropout
+        self.gated = gated
         self.seed = seed
         self.dropout = FastDropout(dropout, seed=seed, dtype="float32", name="dropout")
         if projection is not None:
             self.last = dense(projection.hidden, 2 * base.num_heads * base.key_dim, "last", seed)
 
-    def build(  # type: ignore[override]  # attention's inputs are several
+    def build(  # attention's inputs are several
         self, query_shape: Any, value_shape: Any = None, key_shape: Any = None
     ) -> None:
         if not self.base.built:
@@ -104,18 +109,15 @@ class PrefixAttention(AdapterLayer):
         super().build(query_shape)
 
     def build_adapter(self) -> None:
+        if self.gated:
+            self.input_gate = InputGate(seed=self.seed, dtype=self.dtype_policy, name="input_gate")
+            self.input_gate.build(self.base.get_build_config()["shapes_dict"]["query_shape"])
         if self.projection is not None:
             self.last.build((self.tokens, self.projection.hidden))
             return
         start = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
         shape = (self.tokens, 2, self.base.num_heads, self.base.key_dim)
         self.own_prefix = self.add_weight(name="prefix", shape=shape, initializer=start, dtype="float32")
-
-    @property
-    def own_trainable_variables(self) -> list[Any]:
-        if self.projection is None:
-            return super().own_trainable_variables
-        return [*self.projection.trainable_variables, *self.last.trainable_variables]
 
     def prefix(self) -> Any:
         """Returns keys and values, (n, 2, heads, head_dim)."""
@@ -158,9 +160,12 @@ class PrefixAttention(AdapterLayer):
         v = base.value_dense(value)
         prefix = self.prefix()
         flat = self.dropout(ops.reshape(prefix, (self.tokens, -1)), training=training)
-        prefix = ops.cast(ops.reshape(flat, prefix.shape), k.dtype)
-        shape = (rows, self.tokens, *prefix.shape[2:])
-        k_first, v_first = (ops.broadcast_to(prefix[None, :, i], shape) for i in (0, 1))
+        prefix = ops.reshape(flat, (1, *prefix.shape))
+        if self.gated:
+            prefix = self.input_gate(query, ndim=5) * prefix
+        prefix = ops.cast(prefix, k.dtype)
+        shape = (rows, self.tokens, *prefix.shape[3:])
+        k_first, v_first = (ops.broadcast_to(prefix[:, :, i], shape) for i in (0, 1))
         if attention_mask is None:
             attention_mask = ops.ones((rows, 1, ops.shape(k)[1]), "bool")
         mask = ops.cast(attention_mask, "bool")
@@ -184,7 +189,7 @@ class PrefixAttention(AdapterLayer):
         return self.base.compute_output_shape(query_shape, value_shape, key_shape)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"tokens": self.tokens, "dropout": self.dropout_rate, "seed": self.seed}
+        own = {"tokens": self.tokens, "dropout": self.dropout_rate, "gated": self.gated, "seed": self.seed}
         # Keras serialises the projection, and notes there that layers share it.
         return {**super().get_config(), **own, "projection": self.projection}
 

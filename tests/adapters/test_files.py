@@ -156,7 +156,7 @@ def drop_tensor(tensors: dict[str, Any]) -> None:
         (lambda folder: edit_config(folder, init_lora_weights="corda"), "init_lora_weights='corda' is not supported"),
         (lambda folder: edit_config(folder, init_lora_weights="pissa_niter_4"), "init_lora_weights='pissa_niter_4'"),
         (lambda folder: edit_config(folder, init_lora_weights="pissa", r=4), r"lora_A.weight has shape"),
-        (lambda folder: edit_config(folder, peft_type="LOHA"), "peft_type 'LOHA' is not supported"),
+        (lambda folder: edit_config(folder, peft_type="OFT"), "peft_type 'OFT' is not supported"),
         (lambda folder: edit_config(folder, bias="some"), "bias='some'"),
         (lambda folder: edit_config(folder, modules_to_save=["pooler"]), "modules_to_save='pooler'"),
     ],
