@@ -134,7 +134,7 @@ EACH = {
     "p-tuning": ("--tokens 2 --hidden 4", "none"),
     "prefix": ("--tokens 2", "none"),
 }
-FAST = ("dora", "vera", "prompt", "qlora")
+FAST = ("vera", "prompt")
 
 
 @pytest.mark.parametrize("method", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in EACH])
