@@ -16,7 +16,9 @@ import numpy as np
 from keras import ops
 
 from kpeft.files import replacing
+from kpeft.graphs import forget_calls
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
+from kpeft.live import check_free, flags_before, hold, hold_lengthened, let_go
 from kpeft.methods.method import Lengthening, Method, RankBudget, Rate
 from kpeft.quantized_model import QuantizedLayers
 from kpeft.sites import (
@@ -130,7 +132,7 @@ class Adaptation:
                 merged.append(adapter)
                 if safe and not all(np.isfinite(ops.convert_to_numpy(v.value)).all() for v in adapter.base.weights):
                     raise ValueError(f"merging layer {path} gives numbers that are not finite; nothing was merged.")
-        except Exception:
+        except BaseException:  # KeyboardInterrupt, too
             for adapter in merged:
                 adapter.unmerge()
             self._place_quantized()
@@ -173,8 +175,11 @@ class Adaptation:
             The model that the method was put on; of a method that made a new model that is another than `model`, which
             is then of no more use.
         """
+        let_go(self.model)
         if self._original is not self.model:
-            self._flags.restore()
+            forget_calls(self.model, self._original)
+            if flags_before(self._original) is None:  # else another lengthened model needs its layers frozen
+                self._flags.restore()
             return self._original
         if not self.merged:
             self._assign(self._start)
@@ -288,6 +293,7 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
 
     A method with virtual tokens in the sequence makes a new model instead. That shares the encoder's weights, which
     stay frozen until `detach`, with `model`, whose outputs stay what they are, also while the new model is trained.
+    Several such models of one model may be in use at the same time.
 
     Args:
         model: A KerasHub text classifier or any built `keras.Model`. If it is compiled, its compilation is cleared.
@@ -298,10 +304,12 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
         The adaptation; `adaptation.model` is `model`, or the new model.
 
     Raises:
-        ValueError: If the model is not built, or the method does not fit it. The model is then as it was.
+        ValueError: If the model is not built, the method does not fit it, or layers of it are under a method already
+            (detach that first; a union puts several methods on at once). The model is then as it was.
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(f"adapt needs a built keras.Model: call it once on data, or build it. Received: {model!r}")
+    check_free(model, lengthening=isinstance(method, Lengthening))
     layout = Layout.of(model)
     if isinstance(method, Lengthening):
         return _adapt_anew(layout, method, seed)
@@ -315,7 +323,7 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
             adapter = wrap(base, zlib.crc32(f"{seed}/{path}".encode()))
             build_in_place(adapter, base)
             adapters[path] = adapter
-    except Exception:
+    except BaseException:  # KeyboardInterrupt, too
         for adapter in adapters.values():
             adapter.disable()  # which undoes what it did to its base
         flags.restore()
@@ -330,20 +338,24 @@ def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
         replace_layer(model, adapter.base, adapter)
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
+    hold(model, method.name)
     return Adaptation(model, method, adapters, flags, plan.trained, quantized)
 
 
 def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
-    flags = TrainableFlags.of(layout.model)
+    original = layout.model
+    flags = TrainableFlags.of(original)
     try:
         model, adapters = method.lengthen(layout, seed)
-    except Exception:
+    except BaseException:
         flags.restore()
         raise
+    flags = flags_before(original) or flags
     new = Layout.of(model)
     paths = method.trained_with_head(new)
     trained = {id(new.variables[path]) for path in paths}
     for adapter in adapters.values():
         trained |= {id(variable) for variable in adapter.own_trainable_variables}
     set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, paths, QuantizedLayers({}), original=layout.model)
+    hold_lengthened(model, method.name, original, flags)
+    return Adaptation(model, method, adapters, flags, paths, QuantizedLayers({}), original=original)

@@ -1,14 +1,35 @@
-"""Where an adapter's two files lie: in a folder, under one name beside each other, or on Hugging Face's hub."""
+"""Where an adapter's two files lie: in a folder, under one name beside each other, or on Hugging Face's hub; and
+whose adapter it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kpeft import hub
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+NATIVE = "KPEFT_"
+"""What `peft_type` starts with in kpeft's own format; the method's name follows."""
+METHOD_NAMES = {
+    "LORA": "lora",
+    "ADALORA": "adalora",
+    "IA3": "ia3",
+    "LN_TUNING": "layernorm",
+    "VERA": "vera",
+    "LOHA": "loha",
+    "LOKR": "lokr",
+    "PROMPT_TUNING": "prompt",
+    "P_TUNING": "p-tuning",
+    "PREFIX_TUNING": "prefix",
+}
+"""kpeft's methods by Hugging Face PEFT's `peft_type`."""
+QUANTIZATION = "kpeft_quantization"
+"""The field of a QLoRA adapter that remembers how its base was quantised; PEFT passes over it."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -56,6 +77,27 @@ def find_adapter(adapter: str | Path) -> AdapterFiles:
     raise ValueError(
         f"adapter folder {text!r} does not exist; a repository on Hugging Face is written hf://OWNER/NAME."
     )
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    """Returns the name of the method that a configuration describes, those of a union joined by +; "" if unknown."""
+    kind = str(config.get("peft_type"))
+    if kind.startswith(NATIVE):
+        return kind.removeprefix(NATIVE).lower()
+    if kind == "LORA" and is_bitfit(config):
+        return "bitfit"
+    if kind == "LORA" and config.get("use_dora"):
+        return "dora"
+    if kind == "LORA" and QUANTIZATION in config:
+        return "qlora"
+    return METHOD_NAMES.get(kind, "")
+
+
+def is_bitfit(config: Mapping[str, Any]) -> bool:
+    """Whether a LoRA adapter's configuration is one of BitFit: all biases are trained, and alpha is 0 throughout."""
+    pattern = config.get("alpha_pattern")
+    alphas = [config.get("lora_alpha"), *(pattern.values() if isinstance(pattern, Mapping) else ())]
+    return config.get("bias") == "all" and not any(alpha != 0 for alpha in alphas)
 
 
 def _in_folder(folder: Path) -> AdapterFiles:

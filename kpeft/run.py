@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
-from kpeft.adapter_files import find_adapter
+from kpeft.adapter_files import find_adapter, method_name
 from kpeft.at_once import combine
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
@@ -257,9 +257,8 @@ def _adapter_method(options: argparse.Namespace) -> str:
     if options.offline and "://" in adapter:
         return ""
     try:
-        config = json.loads(find_adapter(adapter).config.read_text(encoding="utf-8"))
-        return str(config["peft_type"]).removeprefix("KPEFT_").lower()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return method_name(json.loads(find_adapter(adapter).config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -15,9 +15,10 @@ from command_line import Run, assert_refused, result
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 import kpeft
-from kpeft import hub
-from kpeft.adapter_files import CONFIG, WEIGHTS, find_adapter
-from kpeft.adapters import adapter_labels, adapter_method
+from kpeft import hub, run
+from kpeft.adapter_files import CONFIG, METHOD_NAMES, WEIGHTS, find_adapter, method_name
+from kpeft.adapters import PEFT_FORMATS, adapter_labels, adapter_method
+from kpeft.defaults import learning_rate
 from tests.adapters.test_files import saved, values
 from tests.tiny import tiny_classifier
 
@@ -163,3 +164,28 @@ def test_weights_that_are_not_there(adapter: Path) -> None:
 def test_addresses() -> None:
     assert hub.parse("hf://bert") == hub.Repository("bert", None, "")
     assert hub.parse("hf://me/a.b-c_d@v1.0/x/y") == hub.Repository("me/a.b-c_d", "v1.0", "x/y")
+
+
+METHODS = (
+    *(kpeft.LoRA(rank=2), kpeft.DoRA(rank=2), kpeft.BitFit(), kpeft.BitFit(terms=("value",)), kpeft.LayerNorm()),
+    *(kpeft.AdaLoRA(rank=4, target_rank=2), kpeft.IA3(), kpeft.VeRA(rank=2), kpeft.LoHa(rank=2), kpeft.LoKr(rank=2)),
+    *(kpeft.Prompt(tokens=2), kpeft.PTuning(tokens=2), kpeft.Prefix(tokens=2), kpeft.Bottleneck(size=2), kpeft.Full()),
+    *(kpeft.LoRA(rank=2) + kpeft.BitFit(), kpeft.LoRA(alpha=0.0, bias="lora_only"), kpeft.QLoRA(rank=2)),
+)
+
+
+def test_the_name_of_the_method_is_read_without_keras(tmp_path: Path) -> None:
+    model, kinds = tiny_classifier("bert"), set()
+    for method in METHODS:
+        adaptation = kpeft.adapt(model, method)
+        kpeft.save_adapter(adaptation, tmp_path)
+        config = json.loads((tmp_path / "adapter_config.json").read_text())
+        assert method_name(config) == method.name
+        kinds.add(config["peft_type"])
+        options = run.make_parser().parse_args(["--task", "rte", "--adapter", str(tmp_path)])
+        rate = run.make_config(options).training.learning_rate
+        assert rate == learning_rate("rte", method.name.partition("+")[0]), method
+        if method is not METHODS[-1]:
+            adaptation.detach()
+    assert {each.peft_type for each in PEFT_FORMATS} == set(METHOD_NAMES) == {k for k in kinds if "KPEFT" not in k}
+    assert method_name({"peft_type": "OFT"}) == method_name({}) == ""

@@ -118,6 +118,31 @@ def test_frozen_layers_are_as_in_inference_as_in_a_single_run(tiny_preset: Path,
     compare(tiny_preset, tmp_path, "--method head --epochs 2", "--learning-rate 1e-1,1e-2", "learning_rate=0.1", "none")
 
 
+# An option or two that makes each method small, and a part of names of weights whose gradient is rounding.
+EACH = {
+    "dora": ("--rank 2", "none"),
+    "vera": ("--rank 3", "none"),
+    "prompt": ("--tokens 2", "none"),
+    "qlora": ("--rank 2", "none"),
+    "full": ("", "key"),
+    "freeze": ("--layers 1", "key"),
+    "layernorm": ("", "none"),
+    "ia3": ("", "none"),
+    "loha": ("--rank 2", "none"),
+    "lokr": ("--rank 2", "none"),
+    "bottleneck": ("--size 2", "none"),
+    "p-tuning": ("--tokens 2 --hidden 4", "none"),
+    "prefix": ("--tokens 2", "none"),
+}
+FAST = ("vera", "prompt")
+
+
+@pytest.mark.parametrize("method", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in EACH])
+def test_each_method_equals_the_same_run_alone(method: str, tiny_preset: Path, tmp_path: Path) -> None:
+    options, unused = EACH[method]
+    compare(tiny_preset, tmp_path, f"--method {method} {options} --max-steps 2", "--seed 0,3", "seed=3", unused)
+
+
 def test_a_run_that_fails_leaves_the_others_alone(
     kpeft_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from keras import ops
+
 from kpeft.adaptation import Adaptation, adapt
-from kpeft.adapter_files import AdapterFiles, find_adapter
+from kpeft.adapter_files import NATIVE, AdapterFiles, find_adapter
 from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors, write_folder
 from kpeft.adapters.heads import head_keys, label_count
-from kpeft.adapters.native import PREFIX, native_config, native_method, native_tensors
+from kpeft.adapters.native import native_config, native_method, native_tensors
 from kpeft.adapters.peft_adalora import AdaLoRAFormat
 from kpeft.adapters.peft_bitfit import BitFitFormat
 from kpeft.adapters.peft_format import PeftFormat, require_same
@@ -106,15 +109,26 @@ def load_adapter(model: Any, folder: str | Path, *, head: str = "keep") -> Adapt
     files = find_adapter(folder)
     config, tensors = read_config(files.config), read_tensors(files.weights)
     with _about(files):
-        adaptation = adapt(model, _method(model, config, tensors))
+        method = _method(model, config, tensors)
+        given_up = _given_up(model, method)
+        adaptation = adapt(model, method)
         try:
             peft = _format(config)
             taken = tensors if head == "keep" else _with_head_of(adaptation, tensors)
             _assign(adaptation, taken if peft is None else peft.values(adaptation, taken))
-        except Exception:
+        except BaseException:  # KeyboardInterrupt, too
             adaptation.detach()
+            for variable, value in given_up:
+                variable.assign(value)
             raise
     return adaptation
+
+
+def _given_up(model: Any, method: Method) -> list[tuple[Any, np.ndarray[Any, Any]]]:
+    """Returns the variables of what a method quantises, with copies of their values in host memory."""
+    layout = Layout.of(model)
+    variables = [variable for path in method.quantizes(layout) for variable in layout.layers[path].weights]
+    return [(variable, np.array(ops.convert_to_numpy(variable.value))) for variable in variables]
 
 
 def adapter_method(model: Any, folder: str | Path) -> Method:
@@ -150,7 +164,7 @@ def _method(model: Any, config: dict[str, Any], tensors: Tensors) -> Method:
     peft = _format(config)
     if peft is not None:
         method = peft.method_for(Layout.of(model), config, tensors)
-    elif config["peft_type"].startswith(PREFIX):
+    elif config["peft_type"].startswith(NATIVE):
         method = native_method(config)
     else:
         known = ", ".join(dict.fromkeys(each.peft_type for each in PEFT_FORMATS))

@@ -9,17 +9,16 @@ from keras import ops
 
 from kpeft._version import __version__
 from kpeft.adaptation import Adaptation
+from kpeft.adapter_files import NATIVE
 from kpeft.adapters.folder import Tensors
 from kpeft.methods import Method
 from kpeft.methods.fields import method_from_json, method_to_json
-
-PREFIX = "KPEFT_"
 
 
 def native_config(adaptation: Adaptation) -> dict[str, Any]:
     """Returns adapter_config.json of an adaptation."""
     method = adaptation.method
-    return {"peft_type": PREFIX + method.name.upper(), "kpeft_version": __version__, "method": method_to_json(method)}
+    return {"peft_type": NATIVE + method.name.upper(), "kpeft_version": __version__, "method": method_to_json(method)}
 
 
 def native_tensors(adaptation: Adaptation) -> Tensors:

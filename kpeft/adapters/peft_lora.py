@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kpeft.adapter_files import QUANTIZATION
 from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_modules import (
     head_fields,
@@ -24,7 +25,6 @@ from kpeft.sites import Layout
 
 PEFT_TYPE = "LORA"
 # To PEFT a QLoRA adapter is a LoRA adapter, whose base may have any bits; it warns that it ignores this field.
-QUANTIZATION = "kpeft_quantization"
 _QUANTIZATION_FIELDS = ("quantization", "double_quantization", "block_size")
 FIELDS = Fields(
     read={

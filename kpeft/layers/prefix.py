@@ -58,8 +58,10 @@ class PrefixAttention(AdapterLayer):
     variable or, with a projection, h W + b, where h is the projection's output. If gated, each row sees G(x)·P_k and
     G(x)·P_v, where x is what attention's query is made from, and G `kpeft.layers.InputGate`'s.
 
+    It takes the masks that Keras's attention takes, and those that inputs carry.
+
     Args:
-        base: A `keras.layers.MultiHeadAttention`.
+        base: A `keras.layers.MultiHeadAttention`, without a gate of its own or a sliding window; built or not.
         tokens: Number n of virtual tokens.
         projection: Makes h, (n, hidden); several layers may share one.
         dropout: Share of the prefix that is dropped in training.
@@ -85,6 +87,10 @@ class PrefixAttention(AdapterLayer):
             raise ValueError(
                 f"PrefixAttention needs keys and values of one width. Received: {base.key_dim} and {base.value_dim}"
             )
+        if base.get_config().get("use_gate") or base.get_config().get("sliding_window") is not None:
+            raise ValueError(
+                f"PrefixAttention needs attention without use_gate and sliding_window; layer {base.name!r} has one."
+            )
         super().__init__(base, **kwargs)
         self.tokens = tokens
         self.projection = projection
@@ -94,6 +100,13 @@ class PrefixAttention(AdapterLayer):
         self.dropout = FastDropout(dropout, seed=seed, dtype="float32", name="dropout")
         if projection is not None:
             self.last = dense(projection.hidden, 2 * base.num_heads * base.key_dim, "last", seed)
+
+    def build(  # attention's inputs are several
+        self, query_shape: Any, value_shape: Any = None, key_shape: Any = None
+    ) -> None:
+        if not self.base.built:
+            self.base.build(query_shape, query_shape if value_shape is None else value_shape, key_shape)
+        super().build(query_shape)
 
     def build_adapter(self) -> None:
         if self.gated:
@@ -118,11 +131,30 @@ class PrefixAttention(AdapterLayer):
         query: Any,
         value: Any,
         key: Any = None,
+        query_mask: Any = None,
+        value_mask: Any = None,
+        key_mask: Any = None,
         attention_mask: Any = None,
-        training: bool | None = None,
         return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
     ) -> Any:
         base, rows = self.base, ops.shape(query)[0]
+        attention_mask = base._compute_attention_mask(
+            query,
+            value,
+            query_mask=query_mask,
+            value_mask=value_mask,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            use_causal_mask=use_causal_mask,
+        )
+        if query_mask is not None:  # the projections take no masks: copies leave them behind
+            query = ops.copy(query)
+        if value_mask is not None:
+            value = ops.copy(value)
+        if key_mask is not None:
+            key = ops.copy(key)
         q = base.query_dense(query)
         k = base.key_dense(value if key is None else key)
         v = base.value_dense(value)
@@ -137,6 +169,8 @@ class PrefixAttention(AdapterLayer):
         if attention_mask is None:
             attention_mask = ops.ones((rows, 1, ops.shape(k)[1]), "bool")
         mask = ops.cast(attention_mask, "bool")
+        # A causal mask has one row for all, a mask of the queries one column.
+        mask = ops.broadcast_to(mask, (rows, *ops.shape(mask)[1:-1], ops.shape(k)[1]))
         on = ops.broadcast_to(self.gate > 0, (*ops.shape(mask)[:-1], self.tokens))
         output, scores = base._compute_attention(
             q,
@@ -156,12 +190,12 @@ class PrefixAttention(AdapterLayer):
 
     def get_config(self) -> dict[str, Any]:
         own = {"tokens": self.tokens, "dropout": self.dropout_rate, "gated": self.gated, "seed": self.seed}
-        projection = None if self.projection is None else keras.saving.serialize_keras_object(self.projection)
-        return {**super().get_config(), **own, "projection": projection}
+        # Keras serialises the projection, and notes there that layers share it.
+        return {**super().get_config(), **own, "projection": self.projection}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        config = dict(config)
-        if config["projection"] is not None:
-            config["projection"] = keras.saving.deserialize_keras_object(config["projection"])
-        return super().from_config(config)
+        projection = config["projection"]
+        if isinstance(projection, dict):
+            projection = keras.saving.deserialize_keras_object(projection)
+        return super().from_config({**config, "projection": projection})

@@ -33,6 +33,8 @@ class Bottleneck(Method):
 
     `houlsby` adds it to the outputs of attention and of the feed-forward, x being those outputs, and trains every
     LayerNorm; `pfeiffer` to the feed-forward's output only; `parallel` there, too, x being the feed-forward's input.
+    `pfeiffer` is thus the second half of `houlsby`, its LayerNorms frozen. (AdapterHub's configuration of that name
+    stands behind the feed-forward, too, but takes the residual connection and LayerNorm into x.)
     All stand before the residual connection, and before the dropout that comes ahead of it. U starts at zero, so that
     training starts from the pretrained model itself. An adapter is no change of a kernel: it cannot be merged.
 

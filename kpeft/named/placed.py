@@ -13,6 +13,7 @@ from keras import ops
 
 from kpeft.adaptation import Adaptation, adapt
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
+from kpeft.live import hold, let_go
 from kpeft.methods import Method
 from kpeft.sites import Layout, TrainableFlags, replace_layer, set_trainable, variable_paths
 
@@ -74,6 +75,7 @@ class Placed:
         for adapter in reversed(self.adaptation.adapters.values()):
             replace_layer(self.adaptation.model, adapter, adapter.base)
         self._off.restore()
+        let_go(self.adaptation.model)
 
     def put_on(self) -> None:
         """Puts the adaptation on the model again, as it was kept."""
@@ -81,6 +83,7 @@ class Placed:
             replace_layer(self.adaptation.model, adapter.base, adapter)
         self._on.restore()
         self._assign(self.kept)
+        hold(self.adaptation.model, self.adaptation.method.name)
 
     @contextmanager
     def on(self) -> Iterator[Adaptation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from kpeft.training.rank_budget import Allocation, allocation_of
 from kpeft.training.schedules import Schedule, warmup_steps
 from kpeft.training.state import fingerprint, seed_random_states, state_variables, trained_variables, write_state
 from kpeft.training.timing import Timer, Timing
+
+logger = logging.getLogger("kpeft")
 
 HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -123,6 +126,7 @@ def train(
     trained = trained_variables(model, variables)
     schedule = make_schedule(config, plan)
     own_rates = rates_of(trained, rates)
+    warn_of_never_trained(own_rates, plan.total_steps)
     allocation = None if budget is None else allocation_of(trained, budget, plan.total_steps)
     compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule, own_rates, allocation)))
     model.optimizer.build(model.trainable_variables)
@@ -231,6 +235,16 @@ def rates_of(paths: Iterable[str], rates: Mapping[str, Rate] | None) -> Rates:
     """The rates of the variables at some paths, in their order; empty where none is trained in a way of its own."""
     own = [(rates or {}).get(path, Rate()) for path in paths]
     return tuple((rate.factor, rate.first_step) for rate in own) if set(own) != {Rate()} else ()
+
+
+def warn_of_never_trained(rates: Rates, steps: int) -> None:
+    """Says how many variables have their first step after the last of the run."""
+    never = sum(first >= steps for _, first in rates)
+    if never:
+        logger.warning(
+            "%d of %d variables are never trained: their first step comes after the run's %d (--unfreeze-every).",
+            *(never, len(rates), steps),
+        )
 
 
 def make_recipe(

@@ -19,7 +19,7 @@ from kpeft.sites import fast_dropout
 from kpeft.training.batches import RowSource, TrainBatches
 from kpeft.training.callbacks import FitState, Interruption, Progress
 from kpeft.training.callbacks.evaluation import Score
-from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule, rates_of
+from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule, rates_of, warn_of_never_trained
 from kpeft.training.losses import TaskLoss, make_loss
 from kpeft.training.mapped import Fixed, MappedModel, Moving
 from kpeft.training.optimizer import is_decayed
@@ -81,9 +81,12 @@ def train_many(
     decayed = [is_decayed(variable) for variable in trained.values()]
     allocation = None if budget is None else allocation_of(trained, budget, plan.total_steps)
 
+    own_rates = rates_of(trained, rates)
+    warn_of_never_trained(own_rates, plan.total_steps)
+
     def transformation(rate: Any) -> Any:
         schedule = dataclasses.replace(make_schedule(config, plan), peak=rate)
-        return make_recipe(config, plan, schedule, rates_of(trained, rates), allocation).transformation(decayed)
+        return make_recipe(config, plan, schedule, own_rates, allocation).transformation(decayed)
 
     mapped = MappedModel(
         model,

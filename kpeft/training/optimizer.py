@@ -16,7 +16,7 @@ from kpeft.training.rank_budget import Allocation, keeping_orthogonal, within_bu
 from kpeft.training.schedules import Schedule
 
 # By name and not by rank: the biases of attention's EinsumDense have two axes.
-_NOT_DECAYED = frozenset({"bias", "beta", "gamma", "lora_bias"})
+_NOT_DECAYED = frozenset({"bias", "beta", "gamma", "lora_bias", "down_bias", "up_bias"})
 
 Rates = tuple[tuple[float, int], ...]
 """For each variable in its order, the factor of its learning rate and the first update that moves it."""
@@ -158,7 +158,10 @@ def _scale_by_adam(
 
 
 def is_decayed(variable: Any) -> bool:
-    """Whether weight decay applies to a variable: to all but biases and the scales and shifts of normalisations."""
+    """Whether weight decay applies to a variable: to all but biases and the scales and shifts of normalisations.
+
+    It does apply to other vectors, such as (IA)³'s scales and DoRA's magnitudes, as in Hugging Face's trainer.
+    """
     return variable.name not in _NOT_DECAYED
 
 
