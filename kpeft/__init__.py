@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kpeft._version import __version__
 
 if TYPE_CHECKING:
-    from kpeft.adaptation import Adaptation, ParameterCounts, adapt
+    from kpeft.adaptation import Adaptation, ParameterCounts
     from kpeft.adapters import load_adapter, save_adapter
     from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
         VeRA,
     )
     from kpeft.named import NamedAdapters
+    from kpeft.placing import adapt
     from kpeft.results import RunResult
 
 # In the order a user meets them.
 _MODULES = {
     "load_classifier": "kpeft.backbones",
-    "adapt": "kpeft.adaptation",
+    "adapt": "kpeft.placing",
     "Adaptation": "kpeft.adaptation",
     "ParameterCounts": "kpeft.adaptation",
     "METHODS": "kpeft.methods",

@@ -34,6 +34,7 @@ LAYERS = (
     ("kpeft.methods",),
     ("kpeft.quantized_model",),
     ("kpeft.adaptation",),
+    ("kpeft.placing",),
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
     ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start"),
     ("kpeft.backbones", "kpeft.training"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from kpeft.adaptation import Adaptation, adapt
+from kpeft.adaptation import Adaptation
 from kpeft.adapter_files import NATIVE, AdapterFiles, find_adapter
 from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors, write_folder
 from kpeft.adapters.heads import head_keys, label_count
@@ -27,6 +27,7 @@ from kpeft.adapters.peft_prefix import PrefixFormat
 from kpeft.adapters.peft_prompt import PromptFormat, PTuningFormat
 from kpeft.adapters.peft_vera import VeRAFormat
 from kpeft.methods import Method, Union
+from kpeft.placing import adapt
 from kpeft.sites import Layout
 
 __all__ = ["HEAD_CHOICES", "adapter_labels", "adapter_method", "load_adapter", "save_adapter"]

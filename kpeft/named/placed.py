@@ -11,10 +11,11 @@ from typing import Any, final
 import numpy as np
 from keras import ops
 
-from kpeft.adaptation import Adaptation, adapt
+from kpeft.adaptation import Adaptation
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
 from kpeft.live import hold, let_go
 from kpeft.methods import Method
+from kpeft.placing import adapt
 from kpeft.sites import Layout, TrainableFlags, replace_layer, set_trainable, variable_paths
 
 Values = Mapping[str, np.ndarray[Any, Any]]
