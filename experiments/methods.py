@@ -2,9 +2,9 @@
 
     python -m experiments.methods --data-dir GLUE_FOLDER
 
-Each method is run as it comes: with its own default options, learning rate and epochs, and with nothing chosen on
-validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the cores;
-a run that has its result.json already is not made again, so what was broken off goes on.
+Each method is run as it comes, with its own default options and learning rate, for `--epochs` epochs, and with nothing
+chosen on validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the
+cores; a run that has its result.json already is not made again, so what was broken off goes on.
 
 Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to
 full fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and
@@ -34,7 +34,7 @@ from experiments.benchmarks.contestants import KINDS  # noqa: E402
 from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
 from experiments.comparison import plot, table  # noqa: E402
 from experiments.runs import Job, run_all  # noqa: E402
-from kpeft.adapters.folder import WEIGHTS  # noqa: E402
+from kpeft.adapter_files import WEIGHTS  # noqa: E402
 from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
 from kpeft.methods.fields import method_to_json  # noqa: E402
 from kpeft.results import FILE  # noqa: E402
@@ -48,8 +48,9 @@ METHODS = (
     "bottleneck --style pfeiffer",
     "bottleneck --style parallel",
     "bottleneck+prefix --style parallel",
+    "lora+prefix+bottleneck --style pfeiffer --gated true",
 )
-"""Flags of `kpeft.run`, less the first `--method`; the last is MAM (He et al., 2022)."""
+"""Flags of `kpeft.run`, without `--method`; the last two are MAM adapters and UniPELT."""
 
 PRECISION = "bfloat16"
 BASE = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
@@ -60,7 +61,7 @@ def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as scratch:
         result = setting.describe(options, Path(scratch))
-        result |= {"precision": PRECISION, "seeds": options.seeds}
+        result |= {"precision": PRECISION, "seeds": options.seeds, "epochs": options.epochs}
         if "scores" in options.parts:
             run_all(jobs(options), options.jobs)
         methods: dict[str, dict[str, Any]] = {
@@ -82,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder of GLUE TSVs; without it the bundled sample")
     parser.add_argument("--methods", nargs="+", metavar="FLAGS", default=METHODS, help="such as 'lora --rank 4'")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=3, help="of each run (default 3)")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each method (default 5)")
     parser.add_argument("--parts", nargs="+", choices=("scores", "speed"), default=("scores", "speed"))
@@ -118,7 +120,17 @@ def jobs(options: argparse.Namespace) -> list[Job]:
         for flags in options.methods:
             folder = folder_of(flags, seed, options)
             if not (folder / FILE).exists():
-                fixed = ["--seed", str(seed), "--eval-steps", "100000", "--output-dir", str(folder), "--overwrite"]
+                fixed = [
+                    "--seed",
+                    str(seed),
+                    "--epochs",
+                    str(options.epochs),
+                    "--eval-steps",
+                    "100000",
+                    "--output-dir",
+                    str(folder),
+                    "--overwrite",
+                ]
                 found.append(Job(f"{flags}, seed {seed}", [*command(flags), *rows, *fixed]))
     return found
 

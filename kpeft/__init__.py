@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kpeft._version import __version__
 
 if TYPE_CHECKING:
-    from kpeft.adaptation import Adaptation, ParameterCounts, adapt
+    from kpeft.adaptation import Adaptation, ParameterCounts
     from kpeft.adapters import load_adapter, save_adapter
     from kpeft.adapters.combine import combine_adapters
     from kpeft.backbones import load_classifier, load_model
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kpeft.methods import (
         IA3,
         METHODS,
+        AdaLoRA,
         BitFit,
         Bottleneck,
         DoRA,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         Full,
         HeadOnly,
         LayerNorm,
+        LoHa,
+        LoKr,
         LoRA,
         Method,
         Prefix,
@@ -40,12 +43,13 @@ if TYPE_CHECKING:
         VeRA,
     )
     from kpeft.named import NamedAdapters
+    from kpeft.placing import adapt
     from kpeft.results import RunResult
 
 # In the order a user meets them.
 _MODULES = {
     "load_classifier": "kpeft.backbones",
-    "adapt": "kpeft.adaptation",
+    "adapt": "kpeft.placing",
     "Adaptation": "kpeft.adaptation",
     "ParameterCounts": "kpeft.adaptation",
     "METHODS": "kpeft.methods",
@@ -58,7 +62,10 @@ _MODULES = {
     "LoRA": "kpeft.methods",
     "IA3": "kpeft.methods",
     "DoRA": "kpeft.methods",
+    "AdaLoRA": "kpeft.methods",
     "VeRA": "kpeft.methods",
+    "LoHa": "kpeft.methods",
+    "LoKr": "kpeft.methods",
     "Prompt": "kpeft.methods",
     "PTuning": "kpeft.methods",
     "Prefix": "kpeft.methods",
@@ -85,6 +92,7 @@ __all__ = [
     "IA3",
     "METHODS",
     "TASKS",
+    "AdaLoRA",
     "Adaptation",
     "BitFit",
     "Bottleneck",
@@ -94,6 +102,8 @@ __all__ = [
     "Full",
     "HeadOnly",
     "LayerNorm",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Method",
     "NamedAdapters",

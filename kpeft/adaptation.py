@@ -1,32 +1,30 @@
-"""Put a method on a model, and take it off again."""
+"""A model with a method on it: count, merge, save, and take the method off again."""
 
 from __future__ import annotations
 
 import logging
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from kpeft.files import replacing
+from kpeft.graphs import forget_calls
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
-from kpeft.methods.method import Lengthening, Method, Rate
+from kpeft.live import flags_before, let_go
+from kpeft.methods.method import Method, RankBudget, Rate
 from kpeft.quantized_model import QuantizedLayers
 from kpeft.sites import (
     Layout,
     TrainableFlags,
-    build_in_place,
     clear_compilation,
     clear_functions,
     replace_layer,
-    set_trainable,
     uncompiled,
     variable_paths,
 )
@@ -91,6 +89,14 @@ class Adaptation:
         """
         return dict(self.method.rates(Layout.of(self.model)))
 
+    def budget(self) -> RankBudget | None:
+        """Returns what the method drops while it trains, if anything.
+
+        `kpeft.run` and `kpeft.training.train` follow it. An optimiser of your own drops nothing, and adds nothing to
+        the loss.
+        """
+        return self.method.budget(Layout.of(self.model))
+
     def parameter_counts(self) -> ParameterCounts:
         """Counts trainable and all parameters."""
         sizes = [(math.prod(v.shape), v.trainable) for v in variable_paths(self.model).values()]
@@ -122,7 +128,7 @@ class Adaptation:
                 merged.append(adapter)
                 if safe and not all(np.isfinite(ops.convert_to_numpy(v.value)).all() for v in adapter.base.weights):
                     raise ValueError(f"merging layer {path} gives numbers that are not finite; nothing was merged.")
-        except Exception:
+        except BaseException:  # KeyboardInterrupt, too
             for adapter in merged:
                 adapter.unmerge()
             self._place_quantized()
@@ -143,12 +149,15 @@ class Adaptation:
         self.merged = False
 
     def _mergeable(self) -> dict[str, MergeableAdapter]:
-        mergeable = {path: each for path, each in self.adapters.items() if isinstance(each, MergeableAdapter)}
-        if len(mergeable) < len(self.adapters):
-            raise ValueError(
-                f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
-                "was learned with save_adapter."
-            )
+        mergeable = {}
+        for path, adapter in self.adapters.items():
+            if not isinstance(adapter, MergeableAdapter):
+                raise ValueError(
+                    f"method {self.method.name!r} has layers that cannot be merged into a kernel; keep what "
+                    "was learned with save_adapter."
+                )
+            adapter.check_mergeable()
+            mergeable[path] = adapter
         return mergeable
 
     def detach(self) -> Any:
@@ -162,8 +171,11 @@ class Adaptation:
             The model that the method was put on; of a method that made a new model that is another than `model`, which
             is then of no more use.
         """
+        let_go(self.model)
         if self._original is not self.model:
-            self._flags.restore()
+            forget_calls(self.model, self._original)
+            if flags_before(self._original) is None:  # else another lengthened model needs its layers frozen
+                self._flags.restore()
             return self._original
         if not self.merged:
             self._assign(self._start)
@@ -270,69 +282,3 @@ class Adaptation:
         variables = variable_paths(self.model)
         for path, value in values.items():
             variables[path].assign(value)
-
-
-def adapt(model: Any, method: Method, *, seed: int = 0) -> Adaptation:
-    """Puts a method on a model, in place: wraps the layers it names and freezes all that it does not train.
-
-    A method with virtual tokens in the sequence makes a new model instead. That shares the encoder's weights, which
-    stay frozen until `detach`, with `model`, whose outputs stay what they are, also while the new model is trained.
-
-    Args:
-        model: A KerasHub text classifier or any built `keras.Model`. If it is compiled, its compilation is cleared.
-        method: What to do, such as `kpeft.LoRA(rank=8)`.
-        seed: Decides where new weights start and what the adapters' dropout drops.
-
-    Returns:
-        The adaptation; `adaptation.model` is `model`, or the new model.
-
-    Raises:
-        ValueError: If the model is not built, or the method does not fit it. The model is then as it was.
-    """
-    if not isinstance(model, keras.Model) or not model.built:
-        raise ValueError(f"adapt needs a built keras.Model: call it once on data, or build it. Received: {model!r}")
-    layout = Layout.of(model)
-    if isinstance(method, Lengthening):
-        return _adapt_anew(layout, method, seed)
-    plan = method.plan(layout)
-    flags = TrainableFlags.of(model)
-    adapters: dict[str, AdapterLayer] = {}
-    try:
-        quantized = QuantizedLayers.make(layout, plan.quantizes)
-        for path, wrap in plan.wraps.items():
-            base = quantized.at(path, layout.layers[path])
-            adapter = wrap(base, zlib.crc32(f"{seed}/{path}".encode()))
-            build_in_place(adapter, base)
-            adapters[path] = adapter
-    except Exception:
-        for adapter in adapters.values():
-            adapter.disable()  # which undoes what it did to its base
-        flags.restore()
-        raise
-    if model.compiled:
-        logger.warning("model %r was compiled; adapt cleared its optimizer and loss: compile it again.", model.name)
-    clear_compilation(model)
-    quantized.place(model)
-    variables = variable_paths(model)
-    trained = {id(variables[path]) for path in plan.trained}
-    for adapter in adapters.values():
-        replace_layer(model, adapter.base, adapter)
-        trained |= {id(variable) for variable in adapter.own_trainable_variables}
-    set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, plan.trained, quantized)
-
-
-def _adapt_anew(layout: Layout, method: Lengthening, seed: int) -> Adaptation:
-    flags = TrainableFlags.of(layout.model)
-    try:
-        model, adapters = method.lengthen(layout, seed)
-    except Exception:
-        flags.restore()
-        raise
-    new = Layout.of(model)
-    paths = method.trained_with_head(new)
-    trained = {id(new.variables[path]) for path in paths}
-    for adapter in adapters.values():
-        trained |= {id(variable) for variable in adapter.own_trainable_variables}
-    set_trainable(model, trained)
-    return Adaptation(model, method, adapters, flags, paths, QuantizedLayers({}), original=layout.model)

@@ -102,7 +102,7 @@ class RunConfig:
         data: Where rows come from.
         training: How to train.
         precision: `"float32"`, or `"bfloat16"`: bfloat16 arithmetic on float32 weights.
-        adapter: Folder of an adapter to start from, or `None`.
+        adapter: An adapter to start from, as `kpeft.load_adapter` takes it, or `None`.
         output_dir: Where the run's files go.
         overwrite: Replace a run that is there already.
         resume: Go on with the run that is there from its last saved step.
@@ -132,6 +132,8 @@ class RunConfig:
             raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
         local = self.preset == "minilm" or Path(self.preset).expanduser().is_dir()
         _require(local or not self.data.offline, "preset", "minilm or a folder with --offline", self.preset)
+        local = "://" not in (self.adapter or "")
+        _require(local or not self.data.offline, "adapter", "a folder or a file with --offline", self.adapter)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as a JSON object."""

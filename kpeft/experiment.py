@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import psutil
 
-from kpeft.adaptation import Adaptation, adapt
+from kpeft.adaptation import Adaptation
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
 from kpeft.backbones.loading import Backbone, check_max_length, check_virtual_tokens, load_backbone
 from kpeft.config import DataConfig, RunConfig
@@ -25,6 +25,7 @@ from kpeft.glue.sources import Source, open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows, encode
 from kpeft.methods import Method
+from kpeft.placing import adapt
 from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
@@ -225,6 +226,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         evaluate=lambda model: evaluate(model, task, validation),
         score=task.selection_score,
         rates=adaptation.rates(),
+        budget=adaptation.budget(),
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

@@ -5,15 +5,13 @@ Beside sites.py and graphs.py the only file that relies on private parts of Kera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras.src.backend import get_keras_mask
 
-from kpeft.graphs import inputs_like, is_graph, run_graph
+from kpeft.graphs import calls_forgotten, inputs_like, is_graph, run_graph
 from kpeft.layers.quantized import QuantizedLayer
 
 # Of its input, DeBERTa's table of relative positions takes the number of rows only. It is made anew above the
@@ -54,7 +52,7 @@ def split(model: Any) -> Split | None:
     """
     if not is_graph(model) or not isinstance(model.input, dict) or not model.trainable_variables:
         return None
-    with _nodes_restored(model):
+    with calls_forgotten(model):
         return _split(model)
 
 
@@ -71,28 +69,6 @@ def _split(model: Any) -> Split | None:
     inputs = inputs_like(trace.inputs)
     crossing = {**_Inference(lower, name="inference")(inputs), **{name: inputs[name] for name in raw}}
     return Split(lower=lower, upper=upper, joined=keras.Model(inputs, upper(crossing), name=model.name))
-
-
-@contextmanager
-def _nodes_restored(graph: Any) -> Iterator[None]:
-    """Forgets the calls made within the context, which Keras notes with each layer, inside nested models as well.
-
-    The models made of them are complete by then; `summary()` and saving of the model itself would come upon them.
-    """
-    lists = [nodes for each in _operations(graph) for nodes in (each._inbound_nodes, each._outbound_nodes)]
-    lengths = [len(nodes) for nodes in lists]
-    try:
-        yield
-    finally:
-        for nodes, length in zip(lists, lengths, strict=True):
-            del nodes[length:]  # calls only add to them
-
-
-def _operations(graph: Any) -> Iterator[Any]:
-    for operation in graph.operations:
-        yield operation
-        if is_graph(operation):
-            yield from _operations(operation)
 
 
 class _Inference(keras.layers.Layer):

@@ -5,7 +5,8 @@ With sites.py and frontier.py, all that relies on private parts of Keras.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -52,3 +53,49 @@ def is_slice(operation: Any) -> bool:
 def inputs_like(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns new inputs of the same names, shapes and dtypes."""
     return {name: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=name) for name, t in inputs.items()}
+
+
+@contextmanager
+def calls_forgotten(graph: Any, *, after_errors_only: bool = False) -> Iterator[None]:
+    """Forgets the calls made within the context, which Keras notes with each layer, inside nested models as well.
+
+    The models made of them are complete by then; `summary()` and saving of the model itself would come upon them.
+
+    Args:
+        graph: The model whose layers are called.
+        after_errors_only: Forget nothing unless an error ends the context.
+    """
+    lists = [nodes for each in _operations(graph) for nodes in (each._inbound_nodes, each._outbound_nodes)]
+    lengths = [len(nodes) for nodes in lists]
+    forget = True
+    try:
+        yield
+        forget = not after_errors_only
+    finally:
+        for nodes, length in zip(lists, lengths, strict=True):
+            if forget:
+                del nodes[length:]  # calls only add to them
+
+
+def forget_calls(graph: Any, shared: Any) -> None:
+    """Forgets the calls that a graph is made of, where Keras notes them with layers of another that it shares."""
+    calls = _nodes(graph) - _nodes(shared)
+    for operation in _operations(shared):
+        for nodes in (operation._inbound_nodes, operation._outbound_nodes):
+            nodes[:] = [node for node in nodes if id(node) not in calls]
+        for index, node in enumerate(operation._inbound_nodes):
+            for tensor in node.outputs:
+                tensor._keras_history = tensor._keras_history._replace(node_index=index)
+
+
+def _nodes(graph: Any) -> set[int]:
+    inside = (_nodes(operation) for operation in graph.operations if is_graph(operation))
+    own = {id(node) for nodes in graph._nodes_by_depth.values() for node in nodes}
+    return own.union(*inside)
+
+
+def _operations(graph: Any) -> Iterator[Any]:
+    for operation in graph.operations:
+        yield operation
+        if is_graph(operation):
+            yield from _operations(operation)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kpeft.graphs import inputs_like, is_graph, is_slice, run_graph
+from kpeft.graphs import calls_forgotten, inputs_like, is_graph, is_slice, run_graph
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.prompt import PromptEmbedding, ShiftedPositions, is_position_embedding
 from kpeft.sites import Layout, backbone_name, build_in_place, walk
@@ -45,7 +45,11 @@ def lengthen(layout: Layout, embed: Embed, *, pool_first: bool) -> tuple[keras.M
         raise ValueError(
             f"virtual tokens need a model of named inputs, token_ids and padding_mask; {model.name!r} is none."
         )
-    longer = _Encoder(encoder, backbone_name(layout.family), embed, pool_first)
+    with calls_forgotten(model, after_errors_only=True):
+        return _lengthen(model, encoder, _Encoder(encoder, backbone_name(layout.family), embed, pool_first))
+
+
+def _lengthen(model: Any, encoder: Any, longer: _Encoder) -> tuple[keras.Model, dict[str, AdapterLayer]]:
     inputs = inputs_like(model.input)
     copies: dict[int, Any] = {}
 

@@ -73,6 +73,7 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
         score=task.selection_score,
         eval_batch=EVAL_BATCH,
         rates=shared.rates,
+        budget=shared.budget,
     )
     # By rank, so that the model changes its rank as seldom as can be.
     order = sorted(range(len(configs)), key=lambda run: -(rank_of(configs[run].method) or 0))

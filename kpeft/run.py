@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
+from kpeft.adapter_files import find_adapter, method_name
 from kpeft.at_once import combine
 from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
@@ -134,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output-dir", help="where results go (default runs/TASK-METHOD-PRESET-seedSEED)")
     add("--overwrite", action="store_true", help="replace the run that is in the output folder")
     add("--resume", action="store_true", help="go on from the last saved step")
-    add("--adapter", help="adapter folder to start from; task ax needs one of MNLI")
+    add("--adapter", help="adapter to start from: a folder, a file or hf://…; task ax needs one of MNLI")
 
     training = parser.add_argument_group("training")
     add = training.add_argument
@@ -227,7 +228,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             training["clip_norm"] = None
         if options.task in TASKS:
             training.setdefault("epochs", defaults.epochs(options.task))
-            name = method.name if method is not None else _adapter_method(options.adapter)
+            name = method.name if method is not None else _adapter_method(options)
             name = name.partition("+")[0]
             if name in METHODS:
                 training.setdefault("learning_rate", defaults.learning_rate(options.task, name))
@@ -250,12 +251,14 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         raise UsageError(str(error)) from error
 
 
-def _adapter_method(folder: str | None) -> str:
+def _adapter_method(options: argparse.Namespace) -> str:
     """Returns the method's name that an adapter's configuration gives, or "": what is wrong with it shows later."""
+    adapter = options.adapter or ""
+    if options.offline and "://" in adapter:
+        return ""
     try:
-        config = json.loads(Path(folder or "", "adapter_config.json").read_text(encoding="utf-8"))
-        return str(config["peft_type"]).removeprefix("KPEFT_").lower()
-    except (OSError, ValueError, KeyError, TypeError):
+        return method_name(json.loads(find_adapter(adapter).config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -45,6 +45,7 @@ class SharedModel:
         trainee: What to train in its place: the same, with frozen lower layers as in inference, as in a single run.
         differing: Those of its variables that differ between runs, by path.
         rates: Of variables that are trained faster, slower or later, by path.
+        budget: What of low-rank changes is dropped as training goes on.
 
     Raises:
         ValueError: If the preset, the data or the method does not fit.
@@ -84,7 +85,7 @@ class SharedModel:
         }
         if len(self._scalings) > 1:
             self.differing |= {_gate(path): layer.gate for path, layer in _lora_layers(self._adaptation)}
-        self.rates = self._adaptation.rates()
+        self.rates, self.budget = self._adaptation.rates(), self._adaptation.budget()
         self._common = _values(self.differing)
         self._largest = rank_of(largest.method)
 

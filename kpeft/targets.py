@@ -97,8 +97,11 @@ def resolve(layout: Layout, targets: str | Iterable[str], *, option: str = "targ
         option: What to call them in an error.
 
     Raises:
-        ValueError: If one of them matches nothing; the message lists near paths and the family's names.
+        ValueError: If there is none, or one of them matches nothing; the message lists near paths and the family's
+            names.
     """
+    if not targets:
+        raise ValueError(f"{option} names no layer: give it one, or leave it out. Received: {option}={targets!r}")
     named = named_layers(layout)
     found: set[str] = set()
     for target in [targets] if isinstance(targets, str) else targets:

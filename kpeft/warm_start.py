@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from kpeft.adapter_files import find_adapter
 from kpeft.adapters import adapter_labels
 from kpeft.glue.tasks import Task
 from kpeft.results import FILE
@@ -22,11 +23,16 @@ def choose_head(model: Any, adapter: str, task: Task) -> str:
 
     It is dropped where it is for another number of labels, or result.json beside the adapter's folder names another
     task. A task that is only predicted needs it.
+
+    Args:
+        model: The model to start on.
+        adapter: Where the adapter is, as `load_adapter` takes it.
+        task: What the run is about.
     """
     labels = adapter_labels(model, adapter)
     if task.train is None or labels is None:
         return "keep"
-    trained_on = task_of(Path(adapter))
+    trained_on = task_of(find_adapter(adapter).config.parent)
     if labels == task.num_classes and trained_on in (None, task.name):
         return "keep"
     logger.warning(
@@ -36,9 +42,9 @@ def choose_head(model: Any, adapter: str, task: Task) -> str:
     return "drop"
 
 
-def task_of(adapter: Path) -> str | None:
+def task_of(folder: Path) -> str | None:
     """Returns the task of the run that an adapter's folder is from, or `None` where there is no such run."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        task = json.loads((adapter.absolute().parent / FILE).read_text(encoding="utf-8")).get("task")
+        task = json.loads((folder.absolute().parent / FILE).read_text(encoding="utf-8")).get("task")
         return task if isinstance(task, str) else None
     return None

@@ -34,6 +34,12 @@ def goldens_dir() -> Path:
     return _folder("KPEFT_GOLDENS_DIR")
 
 
+@pytest.fixture(scope="session")
+def peers_python() -> str:
+    """A Python with torch, transformers and peft, named by KPEFT_PEERS_PYTHON."""
+    return str(_folder("KPEFT_PEERS_PYTHON"))
+
+
 def _folder(variable: str) -> Path:
     if variable not in os.environ:
         pytest.skip(f"{variable} is not set")

@@ -86,6 +86,15 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
         assert all(run[name] == single[name] for name in ("best", "last", "timing"))
 
 
+def test_adalora_drops_the_same_in_each_run(tiny_preset: Path, tmp_path: Path) -> None:
+    arguments = "--method adalora --rank 4 --target-rank 2 --orth-reg-weight 0.1"
+    varied = "--seed 0,3 --learning-rate 1e-2,1e-3"
+    compare(tiny_preset, tmp_path, arguments, varied, "seed=3,learning_rate=0.01", "none")
+    adapter = load_file(tmp_path / "all" / "seed=3,learning_rate=0.01" / "adapter" / "adapter_model.safetensors")
+    values = [value for name, value in adapter.items() if name.endswith("lora_E")]
+    assert sum(int((value != 0).sum()) for value in values) == 2 * len(values)
+
+
 def test_bitfit_of_a_regression_under_a_frozen_head(tiny_preset: Path, tmp_path: Path) -> None:
     """The head starts at the mean label, and its frozen kernel is another for each seed.
 
@@ -98,9 +107,40 @@ def test_bitfit_of_a_regression_under_a_frozen_head(tiny_preset: Path, tmp_path:
     compare(tiny_preset, tmp_path, arguments, varied, "seed=3,learning_rate=0.01", "key")
 
 
+def test_gates(tiny_preset: Path, tmp_path: Path) -> None:
+    """A row's gate is the same beside the other runs' longer rows."""
+    arguments = "--method lora+prefix+bottleneck --gated true --tokens 2 --size 3 --style pfeiffer"
+    compare(tiny_preset, tmp_path, arguments, "--seed 0,3", "seed=3", "key")
+
+
 def test_frozen_layers_are_as_in_inference_as_in_a_single_run(tiny_preset: Path, tmp_path: Path) -> None:
     """Two epochs, in which a single run keeps what they compute."""
     compare(tiny_preset, tmp_path, "--method head --epochs 2", "--learning-rate 1e-1,1e-2", "learning_rate=0.1", "none")
+
+
+# An option or two that makes each method small, and a part of names of weights whose gradient is rounding.
+EACH = {
+    "dora": ("--rank 2", "none"),
+    "vera": ("--rank 3", "none"),
+    "prompt": ("--tokens 2", "none"),
+    "qlora": ("--rank 2", "none"),
+    "full": ("", "key"),
+    "freeze": ("--layers 1", "key"),
+    "layernorm": ("", "none"),
+    "ia3": ("", "none"),
+    "loha": ("--rank 2", "none"),
+    "lokr": ("--rank 2", "none"),
+    "bottleneck": ("--size 2", "none"),
+    "p-tuning": ("--tokens 2 --hidden 4", "none"),
+    "prefix": ("--tokens 2", "none"),
+}
+FAST = ("vera", "prompt")
+
+
+@pytest.mark.parametrize("method", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in EACH])
+def test_each_method_equals_the_same_run_alone(method: str, tiny_preset: Path, tmp_path: Path) -> None:
+    options, unused = EACH[method]
+    compare(tiny_preset, tmp_path, f"--method {method} {options} --max-steps 2", "--seed 0,3", "seed=3", unused)
 
 
 def test_a_run_that_fails_leaves_the_others_alone(

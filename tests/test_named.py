@@ -24,6 +24,11 @@ PAIRS: dict[str, tuple[kpeft.Method, kpeft.Method]] = {
         kpeft.LoRA(rank=2, alpha=3, dropout=0.2),
         kpeft.LoRA(rank=3, targets="all-linear", rank_pattern={"query": 1}, use_rslora=True, bias="all"),
     ),
+    "gated": (
+        kpeft.LoRA(rank=2, gated=True) + kpeft.Bottleneck(size=3, style="pfeiffer", gated=True),
+        kpeft.LoRA(rank=3, gated=True, targets=("key", "value"))
+        + kpeft.Bottleneck(size=3, style="pfeiffer", gated=True, train_layernorm=True),
+    ),
     "bitfit": (kpeft.BitFit(), kpeft.BitFit(terms=("query", "output"), train_head=False)),
     "layernorm": (kpeft.LayerNorm(), kpeft.LayerNorm(train_head=False)),
 }
@@ -113,7 +118,9 @@ def test_each_computes_what_it_does_alone(family: str, method: str, tmp_path: Pa
     assert [variable.trainable for variable in model.weights] == flags
 
 
-@pytest.mark.parametrize(("family", "method"), [("bert", "lora"), ("roberta", "bitfit"), ("distilbert", "layernorm")])
+@pytest.mark.parametrize(
+    ("family", "method"), [("bert", "lora"), ("bert", "gated"), ("roberta", "bitfit"), ("distilbert", "layernorm")]
+)
 def test_nothing_is_compiled_anew_and_each_row_has_its_own(family: str, method: str, tmp_path: Path) -> None:
     alone: Any = {name: trained(family, PAIRS[method][i], i, tmp_path / name) for i, name in enumerate("ab")}
     model = tiny_classifier(family)

@@ -116,7 +116,7 @@ def _edit(**changes: Any) -> Callable[[Path], None]:
         (_truncate, "", "is damaged"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "", "cannot be read as JSON"),
         (_edit(r=4), "", "has shape"),
-        (_edit(r=2.5), "", "rank of method lora cannot be 2.5"),
+        (_edit(r=2.5), "", "r must be of type int. Received: r=2.5"),
         (_edit(peft_type="KPEFT_LORA", method={"name": "lora", "rank": "8"}), "", "rank of method lora cannot be '8'"),
         (_edit(peft_type="OFT"), "", "peft_type 'OFT' is not supported"),
         (_edit(), "--method bitfit", "--method bitfit does not fit --adapter"),

@@ -75,3 +75,38 @@ def test_freeze_freezes_embeddings_and_the_first_layers() -> None:
     adaptation.detach()
     adaptation = kpeft.adapt(model, kpeft.Freeze(layers=1, embeddings=False))
     assert "bert_backbone/token_embedding/embeddings" in adaptation.trained_variables()
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        (kpeft.LoRA(targets=()), "targets"),
+        (kpeft.LoRA(layers=()), "layers"),
+        (kpeft.QLoRA(targets=()), "targets"),
+        (kpeft.AdaLoRA(targets=()), "targets"),
+        (kpeft.IA3(targets=()), "targets"),
+        (kpeft.VeRA(targets=()), "targets"),
+        (kpeft.LoHa(targets=()), "targets"),
+        (kpeft.LoKr(targets=()), "targets"),
+        (kpeft.BitFit(terms=()), "terms"),
+        (kpeft.LayerNorm(terms=()), "terms"),
+    ],
+)
+def test_an_empty_choice_does_not_mean_the_head_alone(method: kpeft.Method, option: str) -> None:
+    model = tiny_classifier("bert")
+    with pytest.raises(ValueError, match=rf"{option} names no layer.*Received: {option}=\(\)"):
+        kpeft.adapt(model, method)
+    assert all(variable.trainable for variable in model.trainable_variables)
+
+
+def test_ia3_may_scale_no_inputs() -> None:
+    adaptation = kpeft.adapt(tiny_classifier("bert"), kpeft.IA3(targets=("output",), feedforward=()))
+    assert {tuple(v.shape) for p, v in adaptation.trained_variables().items() if p.endswith("ia3_scale")} == {(16,)}
+
+
+def test_layers_drop_no_target_that_is_named() -> None:
+    model = tiny_classifier("bert")
+    with pytest.raises(ValueError, match=r"target 'pooler' stands in no numbered layer, so that layers=\(1,\)"):
+        kpeft.adapt(model, kpeft.LoRA(rank=2, targets=("query", "pooler"), layers=(1,)))
+    adapted = kpeft.adapt(model, kpeft.LoRA(rank=2, targets="all-linear", layers=(1,))).adapters
+    assert {path.split("/")[1] for path in adapted} == {"transformer_layer_1"}

@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kpeft.adapter_files import WEIGHTS, AdapterFiles, find_adapter
 from kpeft.adapters.arithmetic import MAJORITIES, RULES, Array, Draw, factorized, weighted_sum
 from kpeft.adapters.factors import Factors, Files, read_factors
-from kpeft.adapters.folder import find_folder, write_folder
+from kpeft.adapters.folder import write_folder
 from kpeft.adapters.peft_names import BASE
 
 _SVD = {"svd": RULES["linear"], **{f"{name}_svd": rule for name, rule in RULES.items() if name != "linear"}}
@@ -51,7 +53,8 @@ def combine_adapters(
     zeros to one rank. PEFT refuses adapters with a head each; here one of the heads is taken.
 
     Args:
-        adapters: Folders of plain LoRA adapters in PEFT's format, or pairs of what their two files hold.
+        adapters: Plain LoRA adapters in PEFT's format: where they are, as `load_adapter` takes it, or pairs of what
+            their two files hold.
         weights: wᵢ, of any sign.
         folder: Where to write.
         combination_type: See above.
@@ -67,8 +70,10 @@ def combine_adapters(
     """
     recipe = _Recipe(combination_type, density, majority_sign_method, svd_rank, svd_clamp, seed)
     recipe.check()
-    _check_arguments(adapters, weights, folder, head)
-    read = [read_factors(adapter, number) for number, adapter in enumerate(adapters)]
+    _check_arguments(adapters, weights, head)
+    found = [find_adapter(each) if isinstance(each, str | Path) else each for each in adapters]
+    _check_places([each for each in found if isinstance(each, AdapterFiles)], Path(folder))
+    read = [read_factors(adapter, number) for number, adapter in enumerate(found)]
     _check_shapes(read)
     if len(read) == 1:
         recipe = _Recipe("linear")
@@ -174,21 +179,22 @@ def _masks(seed: int, module: str, part: str, density: float) -> Draw:
     return draw
 
 
-def _check_arguments(
-    adapters: Sequence[str | Path | Files], weights: Sequence[float], folder: str | Path, head: int | None
-) -> None:
+def _check_arguments(adapters: Sequence[Any], weights: Sequence[float], head: int | None) -> None:
     if not adapters or len(weights) != len(adapters):
         raise ValueError(f"each adapter needs a weight. Received: {len(adapters)} adapters, {len(weights)} weights")
     if not all(math.isfinite(weight) for weight in weights):
         raise ValueError(f"weights must be finite numbers. Received: {list(weights)}")
     if head is not None and not 0 <= head < len(adapters):
         raise ValueError(f"head must be the number of an adapter, 0 to {len(adapters) - 1}, or None. Received: {head}")
-    paths = [find_folder(adapter).resolve() for adapter in adapters if isinstance(adapter, str | Path)]
-    for path in paths:
+
+
+def _check_places(adapters: Sequence[AdapterFiles], folder: Path) -> None:
+    paths = [each.weights.resolve() for each in adapters]
+    for each, path in zip(adapters, paths, strict=True):
         if paths.count(path) > 1:
-            raise ValueError(f"{path} is named twice: give it once, with the sum of its weights.")
-        if path == Path(folder).resolve():
-            raise ValueError(f"{path} is one of the adapters to combine: write to another folder.")
+            raise ValueError(f"{each.name} is named twice: give it once, with the sum of its weights.")
+        if path == (folder / WEIGHTS).resolve():
+            raise ValueError(f"{each.name} is one of the adapters to combine: write to another folder.")
 
 
 def _check_shapes(read: Sequence[Factors]) -> None:

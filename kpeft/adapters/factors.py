@@ -6,24 +6,18 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kpeft.adapters.folder import Tensors, find_folder, read_config, read_tensors
+from kpeft.adapter_files import AdapterFiles
+from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors
+from kpeft.adapters.peft_lora import FIELDS, PEFT_TYPE
 from kpeft.adapters.peft_names import BASE
 
 Files = tuple[Mapping[str, Any], Tensors]
 """What adapter_config.json and adapter_model.safetensors hold."""
 
-# Fields of a config that plain LoRA has; any other that is set makes something else of A and B.
-_PLAIN = {
-    *("alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "eva_config", "exclude_modules"),
-    *("inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha"),
-    *("lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r"),
-    *("rank_pattern", "revision", "target_modules", "task_type", "use_rslora"),
-}
 # Starts that change the base's kernels: A and B then are no change of the kernels that other adapters know.
 _OF_ANOTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -54,25 +48,50 @@ class Factors:
         return max(a.shape[0] for a in self.a.values())
 
 
-def read_factors(adapter: str | Path | Files, number: int) -> Factors:
-    """Reads an adapter from its folder, or takes it from memory.
+def read_factors(adapter: AdapterFiles | Files, number: int) -> Factors:
+    """Reads an adapter from its files, or takes it from memory.
 
     Args:
-        adapter: The folder, or the config and the tensors.
+        adapter: The files, or the config and the tensors that they would hold.
         number: Which of several it is, for errors about one in memory.
 
     Raises:
         ValueError: If it is damaged or no plain LoRA adapter in PEFT's format.
     """
-    if isinstance(adapter, str | Path):
-        folder = find_folder(adapter)
-        return _factors(str(folder), read_config(folder), read_tensors(folder))
-    config, tensors = adapter
-    return _factors(f"adapter {number}", config, {k: np.asarray(v, "float32") for k, v in tensors.items()})
+    if isinstance(adapter, AdapterFiles):
+        name = adapter.name
+        config, tensors = read_config(adapter.config), read_tensors(adapter.weights)
+    else:
+        name = f"adapter {number}"
+        config = dict(adapter[0])
+        tensors = {key: np.asarray(value, "float32") for key, value in adapter[1].items()}
+    try:
+        _check_plain(config)
+        return _factors(name, config, tensors)
+    except ValueError as error:
+        raise ValueError(f"{name}: {one_line(error)}") from error
+
+
+def _check_plain(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != PEFT_TYPE:
+        raise ValueError(
+            f"peft_type is {config.get('peft_type')!r}; only LoRA adapters in Hugging Face PEFT's format can be "
+            "combined."
+        )
+    FIELDS.check(config)
+    for field in ("use_dora", "lora_bias"):
+        if config.get(field):
+            raise ValueError(f"adapters with {field}={config[field]!r} cannot be combined.")
+    if config.get("bias", "none") != "none":
+        raise ValueError(f"adapters that train biases cannot be combined. Received: bias={config['bias']!r}")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_OF_ANOTHER_BASE):
+        raise ValueError(
+            f"init_lora_weights={start!r} changed the kernels below the adapter, so it cannot be combined."
+        )
 
 
 def _factors(name: str, config: Mapping[str, Any], tensors: Tensors) -> Factors:
-    _check_plain(name, config)
     saved = config.get("modules_to_save") or (["classifier", "score"] if config.get("task_type") == "SEQ_CLS" else [])
     parts: dict[str, dict[str, np.ndarray[Any, Any]]] = {"A": {}, "B": {}}
     head = {}
@@ -84,29 +103,11 @@ def _factors(name: str, config: Mapping[str, Any], tensors: Tensors) -> Factors:
         elif module.partition(".")[0] in saved:
             head[key] = value
         else:
-            raise ValueError(f"{name}: tensor {key} of shape {value.shape} is no factor of LoRA and not of the head.")
+            raise ValueError(f"tensor {key} of shape {value.shape} is no factor of LoRA and not of the head.")
     a, b = parts["A"], parts["B"]
     if not a or a.keys() != b.keys() or any(a[module].shape[0] != b[module].shape[1] for module in a):
-        raise ValueError(f"{name}: the tensors are no pairs of lora_A (r, in) and lora_B (out, r).")
+        raise ValueError("the tensors are no pairs of lora_A (r, in) and lora_B (out, r).")
     return Factors(name, config, a, b, {module: _scaling(config, module, len(a[module])) for module in a}, head)
-
-
-def _check_plain(name: str, config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise ValueError(
-            f"{name}: peft_type is {config.get('peft_type')!r}; only LoRA adapters in Hugging Face PEFT's format can "
-            "be combined."
-        )
-    for field, value in config.items():
-        if field not in _PLAIN and value:
-            raise ValueError(f"{name}: adapters with {field}={value!r} cannot be combined.")
-    if config.get("bias", "none") != "none":
-        raise ValueError(f"{name}: adapters that train biases cannot be combined. Received: bias={config['bias']!r}")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_OF_ANOTHER_BASE):
-        raise ValueError(
-            f"{name}: init_lora_weights={start!r} changed the kernels below the adapter, so it cannot be combined."
-        )
 
 
 def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:

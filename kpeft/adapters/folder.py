@@ -1,4 +1,4 @@
-"""An adapter's folder: adapter_config.json beside adapter_model.safetensors."""
+"""What an adapter's two files hold: adapter_config.json and adapter_model.safetensors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from kpeft.adapter_files import CONFIG, WEIGHTS
 from kpeft.files import replacing, write_bytes
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-
 Tensors = Mapping[str, np.ndarray[Any, Any]]
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> None:
@@ -27,61 +27,48 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> N
         temporary.write_text(json.dumps(dict(config), indent=2, sort_keys=True), encoding="utf-8")
 
 
-def find_folder(folder: str | Path) -> Path:
-    """Returns the folder that holds the files: this one, or its only subfolder with an adapter, as PEFT names them.
-
-    Raises:
-        ValueError: If there is no adapter, or more than one.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"adapter folder {str(folder)!r} does not exist.")
-    if (folder / CONFIG).is_file():
-        return folder
-    named = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-    if not named:
-        raise ValueError(f"folder {str(folder)!r} holds no {CONFIG}, nor does a folder in it.")
-    if len(named) > 1:
-        names = ", ".join(path.name for path in named)
-        raise ValueError(f"folder {str(folder)!r} holds several adapters ({names}); name one of their folders.")
-    return named[0]
+def one_line(error: Exception) -> str:
+    """Returns an error's message in one line that any terminal shows, whatever of a damaged file it quotes."""
+    text = " ".join(str(error).split())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """Reads adapter_config.json.
 
     Raises:
         ValueError: If it is no JSON object or names no peft_type.
     """
-    path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise ValueError(f"{path} names no peft_type, so it is no adapter's configuration.")
     return config
 
 
-def read_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Reads adapter_model.safetensors, as float32.
 
     Raises:
-        ValueError: If the file is missing, damaged, or holds a number that is not finite.
+        ValueError: If the file is missing or damaged, or holds anything but finite floating-point numbers.
     """
-    path = folder / WEIGHTS
     if not path.is_file():
-        hint = (
-            " (adapter_model.bin is a pickle; save it again as safetensors)"
-            if path.with_suffix(".bin").is_file()
-            else ""
-        )
+        pickle = path.with_suffix(".bin")
+        hint = f" ({pickle.name} is a pickle; save it again as safetensors)" if pickle.is_file() else ""
         raise ValueError(f"{path} does not exist{hint}.")
+    tensors = {}
     try:
-        tensors = {key: value.astype("float32") for key, value in load_file(path).items()}
+        with safe_open(path, framework="numpy") as file, np.errstate(over="ignore"):  # which makes an infinity
+            for key in file.keys():  # noqa: SIM118  (the file is no mapping)
+                kind = file.get_slice(key).get_dtype()
+                if kind not in _FLOATS:
+                    raise ValueError(f"tensor {key!r} must hold floating-point numbers, not {kind}")
+                tensors[key] = np.asarray(file.get_tensor(key)).astype("float32")
     except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged: {one_line(error)}") from error
     for key, value in tensors.items():
         if not np.isfinite(value).all():
-            raise ValueError(f"{path}: tensor {key} holds numbers that are not finite.")
+            raise ValueError(f"{path}: tensor {key!r} holds numbers that are not finite.")
     return tensors

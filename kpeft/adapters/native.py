@@ -9,17 +9,16 @@ from keras import ops
 
 from kpeft._version import __version__
 from kpeft.adaptation import Adaptation
+from kpeft.adapter_files import NATIVE
 from kpeft.adapters.folder import Tensors
 from kpeft.methods import Method
 from kpeft.methods.fields import method_from_json, method_to_json
-
-PREFIX = "KPEFT_"
 
 
 def native_config(adaptation: Adaptation) -> dict[str, Any]:
     """Returns adapter_config.json of an adaptation."""
     method = adaptation.method
-    return {"peft_type": PREFIX + method.name.upper(), "kpeft_version": __version__, "method": method_to_json(method)}
+    return {"peft_type": NATIVE + method.name.upper(), "kpeft_version": __version__, "method": method_to_json(method)}
 
 
 def native_tensors(adaptation: Adaptation) -> Tensors:
@@ -37,5 +36,5 @@ def native_method(config: Mapping[str, Any]) -> Method:
         raise ValueError(f"{config['peft_type']} adapter without a description of its method.")
     try:
         return method_from_json(config["method"])
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"{config['peft_type']} adapter with a field of the wrong type: {error}") from error

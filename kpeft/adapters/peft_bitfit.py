@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kpeft.adaptation import Adaptation
+from kpeft.adapter_files import is_bitfit
 from kpeft.adapters.folder import Tensors
 from kpeft.adapters.peft_format import PeftFormat
 from kpeft.adapters.peft_lora import PEFT_TYPE, lora_config, lora_method
@@ -31,8 +32,7 @@ class BitFitFormat(PeftFormat):
         return lora_config(layout, method, {idle: 1}, {idle: 0.0})
 
     def reads(self, config: Mapping[str, Any]) -> bool:
-        alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
-        return super().reads(config) and config.get("bias") == "all" and not any(alpha != 0 for alpha in alphas)
+        return super().reads(config) and is_bitfit(config)
 
     def writes(self, adaptation: Adaptation) -> bool:
         method = adaptation.method

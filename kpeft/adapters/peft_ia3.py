@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kpeft.adaptation import Adaptation
-from kpeft.adapters.peft_config import COMMON, check_fields
+from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
 from kpeft.adapters.peft_modules import (
     head_fields,
@@ -25,17 +25,14 @@ from kpeft.methods.fields import check_types
 from kpeft.sites import Layout
 from kpeft.targets import NamedLayer
 
-_UNUSED = {"fan_in_fan_out": False}
-_KNOWN = {
-    *COMMON,
-    "exclude_modules",
-    "feedforward_modules",
-    "init_ia3_weights",
-    "modules_to_save",
-    "peft_type",
-    "target_modules",
-    "task_type",
-}
+FIELDS = Fields(
+    read={"exclude_modules": Names, "feedforward_modules": Names, "target_modules": Names},
+    refused={},
+    passed_over={
+        "fan_in_fan_out": "PEFT sets it to false for every linear layer of an encoder",
+        "init_ia3_weights": "how the vectors started",
+    },
+)
 # What PEFT takes where a config names no modules; for other families it wants them named.
 _DEFAULTS = {
     "bert": (["key", "value", "output.dense"], ["output.dense"]),
@@ -59,8 +56,8 @@ class IA3Format(PeftFormat):
         feedforward_names = short_names(feedforward, set(modules))
         return {
             **COMMON,
-            **_UNUSED,
             "exclude_modules": None,
+            "fan_in_fan_out": False,
             "feedforward_modules": feedforward_names,
             "init_ia3_weights": True,
             "peft_type": self.peft_type,
@@ -69,7 +66,7 @@ class IA3Format(PeftFormat):
         }
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
-        check_fields(config, unused=_UNUSED, known=_KNOWN)
+        FIELDS.check(config)
         train_head = saves_head(layout, config)
         linear = linear_modules(layout, outside_head=train_head)
         targets, feedforward = config.get("target_modules"), config.get("feedforward_modules")

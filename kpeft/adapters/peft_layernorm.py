@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kpeft.adaptation import Adaptation
-from kpeft.adapters.peft_config import COMMON, check_fields
+from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
 from kpeft.adapters.peft_modules import head_fields, is_target, kpeft_targets, no_target, saves_head, short_names
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
@@ -16,7 +16,7 @@ from kpeft.methods import LayerNorm, Method
 from kpeft.sites import Layout
 from kpeft.targets import NamedLayer
 
-_KNOWN = {*COMMON, "exclude_modules", "modules_to_save", "peft_type", "target_modules", "task_type"}
+FIELDS = Fields(read={"exclude_modules": Names, "target_modules": Names}, refused={}, passed_over={})
 _NAMES = {"gamma": "weight", "beta": "bias"}
 
 
@@ -40,7 +40,7 @@ class LayerNormFormat(PeftFormat):
         }
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
-        check_fields(config, unused={}, known=_KNOWN)
+        FIELDS.check(config)
         train_head = saves_head(layout, config)
         modules = hugging_face_modules(layout)
         targets = config.get("target_modules")

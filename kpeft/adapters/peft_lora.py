@@ -6,69 +6,77 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kpeft.adapter_files import QUANTIZATION
+from kpeft.adapters.peft_config import COMMON, Fields, Names
+from kpeft.adapters.peft_modules import (
+    head_fields,
+    is_target,
+    kpeft_targets,
+    linear_modules,
+    no_target,
+    saves_head,
+    short_names,
+)
 from kpeft.adapters.peft_names import hugging_face_modules
 from kpeft.methods import DoRA, LoRA, QLoRA
 from kpeft.methods.fields import check_types
 from kpeft.methods.low_rank import BIAS_MODES, STARTS, LowRank
 from kpeft.sites import Layout
-from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
 
 PEFT_TYPE = "LORA"
-_VERSION = "0.21.2"  # the release whose format this is
-
-# What a config holds beside the fields that kpeft sets; a file that says otherwise asks for what kpeft does not do.
-_UNUSED: dict[str, Any] = {
-    "alora_invocation_tokens": None,
-    "arrow_config": None,
-    "corda_config": None,
-    "ensure_weight_tying": False,
-    "kasa_config": None,
-    "layer_replication": None,
-    "lora_ga_config": None,
-    "megatron_config": None,
-    "monteclora_config": None,
-    "target_parameters": None,
-    "trainable_token_indices": None,
-    "use_bdlora": None,
-    "use_qalora": False,
-    "velora_config": None,
-}
-# Fields that say how the adapter came about, or only matter together with one above; fan_in_fan_out PEFT itself sets to
-# false for every linear layer of an encoder.
-_IGNORED: dict[str, Any] = {
-    "auto_mapping": None,
+# To PEFT a QLoRA adapter is a LoRA adapter, whose base may have any bits; it warns that it ignores this field.
+_QUANTIZATION_FIELDS = ("quantization", "double_quantization", "block_size")
+FIELDS = Fields(
+    read={
+        "alpha_pattern": dict[str, float] | None,
+        "bias": str,
+        "exclude_modules": Names,
+        "init_lora_weights": bool | str | None,
+        "layers_pattern": str | list[str] | None,
+        "layers_to_transform": int | list[int] | None,
+        "lora_alpha": float,
+        "lora_bias": bool,
+        "lora_dropout": float,
+        "r": int,
+        "rank_pattern": dict[str, int] | None,
+        "target_modules": Names,
+        "use_dora": bool,
+        "use_rslora": bool,
+    },
+    refused={
+        "alora_invocation_tokens": None,
+        "arrow_config": None,
+        "corda_config": None,
+        "ensure_weight_tying": False,
+        "kasa_config": None,
+        "layer_replication": None,
+        "lora_ga_config": None,
+        "megatron_config": None,
+        "monteclora_config": None,
+        "target_parameters": None,
+        "trainable_token_indices": None,
+        "use_bdlora": None,
+        "use_qalora": False,
+        "velora_config": None,
+    },
+    passed_over={
+        "eva_config": "how A started; what it made of the ranks is in rank_pattern",
+        "fan_in_fan_out": "PEFT sets it to false for every linear layer of an encoder",
+        "loftq_config": "how A and B started, where init_lora_weights is loftq, which is refused",
+        QUANTIZATION: "kpeft's own, read below",
+        "megatron_core": "matters only together with megatron_config, which is refused",
+        "qalora_group_size": "matters only together with use_qalora, which is refused",
+        "runtime_config": "PEFT neither saves nor reads it",
+    },
+)
+# What kpeft writes for the fields that it passes over.
+_PASSED_OVER: dict[str, Any] = {
     "eva_config": None,
     "fan_in_fan_out": False,
-    "inference_mode": True,
     "loftq_config": {},
     "megatron_core": "megatron.core",
-    "peft_version": _VERSION,
     "qalora_group_size": 16,
-    "revision": None,
 }
-_READ = {
-    "alpha_pattern",
-    "base_model_name_or_path",
-    "bias",
-    "exclude_modules",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_bias",
-    "lora_dropout",
-    "modules_to_save",
-    "peft_type",
-    "r",
-    "rank_pattern",
-    "target_modules",
-    "task_type",
-    "use_dora",
-    "use_rslora",
-}
-# To PEFT a QLoRA adapter is a LoRA adapter, whose base may have any bits; it warns that it ignores this field.
-_QUANTIZATION = "kpeft_quantization"
-_QUANTIZATION_FIELDS = ("quantization", "double_quantization", "block_size")
 # Of these, `pissa` and `olora` take the start out of the base's kernels, and PEFT does so again when it loads the
 # adapter. The other starts that change kernels cannot be made again: they need data, or random numbers.
 _STARTS: dict[Any, str] = {True: "default", False: "default", None: "default", "eva": "default"}
@@ -89,16 +97,15 @@ def lora_config(
     """
     modules = hugging_face_modules(layout)
     adapted = {module: path for module, path in modules.items() if path in ranks}
-    saved = sorted({modules_to_save(module) for module, path in modules.items() if path in head_layers(layout)})
     bits: dict[str, Any] = {}
     if isinstance(method, QLoRA):
-        bits[_QUANTIZATION] = {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}
+        bits[QUANTIZATION] = {name: getattr(method, name) for name in _QUANTIZATION_FIELDS}
     return {
-        **_UNUSED,
-        **_IGNORED,
+        **COMMON,
+        **FIELDS.refused,
+        **_PASSED_OVER,
         **bits,
         "alpha_pattern": {m: alphas[p] for m, p in adapted.items() if alphas[p] != method.alpha},
-        "base_model_name_or_path": None,
         "bias": method.bias,
         "exclude_modules": None,
         "init_lora_weights": True if method.init == "default" else method.init,
@@ -107,30 +114,14 @@ def lora_config(
         "lora_alpha": int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,
         "lora_bias": isinstance(method, LoRA) and method.lora_bias,
         "lora_dropout": method.dropout,
-        "modules_to_save": saved if method.train_head and saved else None,
         "peft_type": PEFT_TYPE,
         "r": method.rank,
         "rank_pattern": {m: ranks[p] for m, p in adapted.items() if ranks[p] != method.rank},
-        "target_modules": _short_names(set(adapted), set(modules)),
-        "task_type": "SEQ_CLS" if method.train_head and saved else None,
+        "target_modules": short_names(set(adapted), set(modules)),
         "use_dora": isinstance(method, DoRA),
         "use_rslora": method.use_rslora,
+        **head_fields(layout, method.train_head),
     }
-
-
-def modules_to_save(module: str) -> str:
-    """Returns the Hugging Face module that PEFT saves whole to save a layer of the head."""
-    return module.partition(".")[0]
-
-
-def _short_names(adapted: set[str], modules: set[str]) -> list[str]:
-    """Names modules by their last part where that names no other module, else in full."""
-    names = set()
-    for module in adapted:
-        last = module.rpartition(".")[2]
-        others = {other for other in modules - adapted if other.rpartition(".")[2] == last}
-        names.add(module if others else last)
-    return sorted(names)
 
 
 def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
@@ -139,47 +130,28 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
     Raises:
         ValueError: If a field asks for what kpeft does not do, or names layers that the model lacks.
     """
-    for field, usual in _UNUSED.items():
-        if field in config and config[field] != usual and config[field]:
-            raise ValueError(f"adapter_config.json: {field}={config[field]!r} is not supported.")
-    unknown = sorted(set(config) - _READ - set(_UNUSED) - set(_IGNORED) - {_QUANTIZATION})
-    unknown = [field for field in unknown if config[field] not in (None, False, [], {})]
-    if unknown:
-        raise ValueError(
-            f"adapter_config.json: {unknown[0]}={config[unknown[0]]!r} is not known to this version of kpeft."
-        )
-    modules = hugging_face_modules(layout)
-    if not modules:
-        raise ValueError(
-            f"a Hugging Face LoRA adapter needs a KerasHub encoder; model {layout.model.name!r} holds none."
-        )
-    head = head_layers(layout)
-    saved = config.get("modules_to_save") or (["classifier", "score"] if config.get("task_type") == "SEQ_CLS" else [])
-    train_head = _trains_head({m for m, path in modules.items() if path in head}, saved)
-    linear = {m: p for m, p in modules.items() if is_linear(_base(layout, p)) and not (train_head and p in head)}
-    adapted = [module for module in linear if _is_target(module, config, layout, linear)]
+    FIELDS.check(config)
+    train_head = saves_head(layout, config)
+    linear = linear_modules(layout, outside_head=train_head)
+    targets = config.get("target_modules")
+    if targets is None:
+        targets = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
+    adapted = [module for module in linear if is_target(module, targets, config)]
     if not adapted:
-        raise ValueError(
-            f"adapter_config.json: target_modules={config.get('target_modules')!r} match no layer of model "
-            f"{layout.model.name!r}, a {layout.family.name if layout.family else 'model of no known family'}."
-        )
+        raise no_target(layout, targets)
     bias = config.get("bias", "none")
     if bias not in BIAS_MODES:
         raise ValueError(f"adapter_config.json: bias={bias!r} is not one of {', '.join(BIAS_MODES)}.")
-    try:
-        patterns = {name: _patterns(config.get(name), adapted, linear) for name in ("rank_pattern", "alpha_pattern")}
-    except TypeError as error:
-        raise ValueError(f"adapter_config.json holds a field of the wrong type: {error}") from error
     values: dict[str, Any] = {
         "rank": config.get("r", 8),
         "alpha": config.get("lora_alpha", 8),
         "dropout": config.get("lora_dropout", 0.0),
-        "targets": _targets(layout, [linear[module] for module in adapted]),
-        "use_rslora": bool(config.get("use_rslora", False)),
+        "targets": kpeft_targets(layout, [linear[module] for module in adapted]),
+        "use_rslora": config.get("use_rslora", False),
         "bias": bias,
         "init": _start(config.get("init_lora_weights", True)),
         "train_head": train_head,
-        **patterns,
+        **{name: _patterns(config.get(name), adapted, linear) for name in ("rank_pattern", "alpha_pattern")},
     }
     kind: type[LoRA | DoRA | QLoRA] = LoRA
     if config.get("use_dora"):
@@ -188,10 +160,10 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
         if kind is DoRA:
             raise ValueError("adapter_config.json: lora_bias=True does not go with use_dora=True.")
         values["lora_bias"] = True
-    if _QUANTIZATION in config:
-        bits = config[_QUANTIZATION]
+    if QUANTIZATION in config:
+        bits = config[QUANTIZATION]
         if kind is DoRA or not isinstance(bits, dict) or set(bits) != set(_QUANTIZATION_FIELDS):
-            raise ValueError(f"adapter_config.json: {_QUANTIZATION}={bits!r} is not {', '.join(_QUANTIZATION_FIELDS)}.")
+            raise ValueError(f"adapter_config.json: {QUANTIZATION}={bits!r} is not {', '.join(_QUANTIZATION_FIELDS)}.")
         kind, values = QLoRA, values | bits
     check_types(kind, values)
     return kind(**values)
@@ -204,78 +176,13 @@ def _start(value: Any) -> str:
         ValueError: If it is none of those that can be made again.
     """
     name = value.lower() if isinstance(value, str) and value.lower() == "olora" else value
-    if not isinstance(name, bool | str | None) or name not in _STARTS:
+    if name not in _STARTS:
         raise ValueError(
-            f"adapter_config.json: init_lora_weights={value!r} is not supported: it changed the base's weights by what "
-            "the adapter does not hold. PEFT converts such an adapter: save_pretrained with "
+            f"adapter_config.json: init_lora_weights={value!r} is not supported: not known, or it changed the base's "
+            "weights by what the adapter does not hold. PEFT converts such an adapter: save_pretrained with "
             "path_initial_model_for_weight_conversion."
         )
     return _STARTS[name]
-
-
-def _base(layout: Layout, path: str) -> Any:
-    return layout.layers[path]
-
-
-def _trains_head(head: set[str], saved: list[str]) -> bool:
-    """Whether the modules that PEFT saves whole are the head's.
-
-    Raises:
-        ValueError: If a saved module is neither in the head nor one that PEFT names in vain (`score`).
-    """
-    tops = {modules_to_save(module) for module in head}
-    for module in saved:
-        if module not in tops | {"classifier", "score"}:
-            raise ValueError(
-                f"adapter_config.json: modules_to_save={module!r} is not in the head; kpeft saves only heads."
-            )
-    return any(module in tops for module in saved)
-
-
-def _is_target(module: str, config: Mapping[str, Any], layout: Layout, linear: Mapping[str, str]) -> bool:
-    """PEFT's own rule for one module."""
-    targets = config.get("target_modules")
-    if targets is None:
-        targets = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
-    if _matches(module, config.get("exclude_modules") or []):
-        return False
-    if targets != ALL_LINEAR and not _matches(module, targets):
-        return False
-    layers = config.get("layers_to_transform")
-    if layers is None:
-        return True
-    pattern = config.get("layers_pattern") or ["layer", "layers", r"[^.]*"]
-    names = [pattern] if isinstance(pattern, str) else pattern
-    number = next((m for name in names if (m := re.match(rf".*\.{name}\.(\d+)\.", module))), None)
-    return number is not None and int(number[1]) in ([layers] if isinstance(layers, int) else layers)
-
-
-def _matches(module: str, names: str | list[str]) -> bool:
-    if isinstance(names, str):
-        return re.fullmatch(names, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in names)
-
-
-def _targets(layout: Layout, paths: list[str]) -> str | tuple[str, ...]:
-    """Says a set of layers as briefly as kpeft can: by names of the family, else path by path."""
-    wanted = set(paths)
-    if wanted == set(resolve(layout, ALL_LINEAR)):
-        return ALL_LINEAR
-    terms = layout.family.terms if layout.family else ()
-    by_term = {
-        term: {p for p in resolve(layout, term) if p in layout.layers} for term in terms if _exists(layout, term)
-    }
-    chosen = tuple(term for term, members in by_term.items() if members and members <= wanted)
-    if chosen and set().union(*(by_term[term] for term in chosen)) == wanted:
-        return chosen
-    return "|".join(re.escape(path) for path in paths)
-
-
-def _exists(layout: Layout, term: str) -> bool:
-    try:
-        return bool(resolve(layout, term))
-    except ValueError:
-        return False
 
 
 def _patterns(pattern: Mapping[str, Any] | None, adapted: list[str], linear: Mapping[str, str]) -> dict[str, Any]:

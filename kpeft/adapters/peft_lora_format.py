@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,10 @@ class LoRAFormat(PeftFormat):
 
 
 def head_bias_copies(adaptation: Adaptation, names: Mapping[str, PeftName], tensors: Tensors) -> Tensors:
-    """Returns what PEFT writes beside a whole head under bias="all": its biases, trained and original, once more."""
+    """Returns what PEFT writes beside a whole head under bias="all": its biases, trained and original, once more.
+
+    In a head of several layers, the trained one's key holds the adapter's name, which kpeft writes as "default".
+    """
     copies: dict[str, np.ndarray[Any, Any]] = {}
     head = head_layers(Layout.of(adaptation.model))
     for path, start in adaptation.start_values().items():
@@ -53,6 +57,9 @@ def head_bias_copies(adaptation: Adaptation, names: Mapping[str, PeftName], tens
         key = names[path].key
         top = modules_to_save(key.removeprefix(BASE))
         rest = key.removeprefix(f"{BASE}{top}.")
-        copies[f"{BASE}{top}.modules_to_save.{rest}"] = tensors.get(key, np.zeros(0))
+        pattern = rf"{re.escape(BASE + top)}\.modules_to_save\.([^.]+\.)?{re.escape(rest)}"
+        written = f"{BASE}{top}.modules_to_save.{'default.' if '.' in rest else ''}{rest}"
+        in_file = [name for name in tensors if re.fullmatch(pattern, name)]
+        copies |= dict.fromkeys(in_file or [written], tensors.get(key, np.zeros(0)))
         copies[f"{BASE}{top}.original_module.{rest}"] = start
     return copies

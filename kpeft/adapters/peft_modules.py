@@ -10,6 +10,9 @@ from kpeft.adapters.peft_names import hugging_face_modules
 from kpeft.sites import Layout
 from kpeft.targets import ALL_LINEAR, head_layers, is_linear, resolve
 
+_TASKS = ("SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
+"""Tasks whose adapters may be of use here: classification, and those that by themselves save no head."""
+
 
 def modules_to_save(module: str) -> str:
     """Returns the Hugging Face module that PEFT saves whole to save a layer of the head."""
@@ -20,15 +23,20 @@ def saves_head(layout: Layout, config: Mapping[str, Any]) -> bool:
     """Whether the modules that PEFT saves whole are the head's.
 
     Raises:
-        ValueError: If the model is no KerasHub encoder, or a saved module is neither in the head nor one that PEFT
-            names in vain (`score`).
+        ValueError: If the model is no KerasHub encoder, the adapter is for a task with a head that is none for whole
+            rows, or a saved module is neither in the head nor one that PEFT names in vain (`score`).
     """
+    task = config.get("task_type")
+    if task not in (None, *_TASKS):
+        raise ValueError(
+            f"adapter_config.json: task_type={task!r} is not supported; kpeft's models classify whole rows (SEQ_CLS)."
+        )
     modules = hugging_face_modules(layout)
     if not modules:
         raise ValueError(f"a Hugging Face adapter needs a KerasHub encoder; model {layout.model.name!r} holds none.")
     head = head_layers(layout)
     tops = {modules_to_save(module) for module, path in modules.items() if path in head}
-    saved = config.get("modules_to_save") or (["classifier", "score"] if config.get("task_type") == "SEQ_CLS" else [])
+    saved = config.get("modules_to_save") or (["classifier", "score"] if task == "SEQ_CLS" else [])
     for module in saved:
         if module not in tops | {"classifier", "score"}:
             raise ValueError(
@@ -76,6 +84,27 @@ def no_target(layout: Layout, targets: Any) -> ValueError:
     )
 
 
+def linear_targets(layout: Layout, config: Mapping[str, Any], usual: Any, *, train_head: bool) -> str | tuple[str, ...]:
+    """Returns the linear layers that a config adapts, as a method of kpeft names them.
+
+    Args:
+        layout: The model.
+        config: Names them as PEFT does.
+        usual: What PEFT takes where `target_modules` is not set.
+        train_head: Whether the head is saved whole, and so not adapted.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    linear = linear_modules(layout, outside_head=train_head)
+    targets = config.get("target_modules")
+    targets = usual if targets is None else targets
+    adapted = [path for module, path in linear.items() if is_target(module, targets, config)]
+    if not adapted:
+        raise no_target(layout, targets)
+    return kpeft_targets(layout, adapted)
+
+
 def is_target(module: str, targets: Any, config: Mapping[str, Any]) -> bool:
     """PEFT's own rule for one module.
 
@@ -93,8 +122,9 @@ def is_target(module: str, targets: Any, config: Mapping[str, Any]) -> bool:
         return True
     pattern = config.get("layers_pattern") or ["layer", "layers", r"[^.]*"]
     names = [pattern] if isinstance(pattern, str) else pattern
-    number = next((m for name in names if (m := re.match(rf".*\.{name}\.(\d+)\.", module))), None)
-    return number is not None and int(number[1]) in ([layers] if isinstance(layers, int) else layers)
+    found = (re.match(rf".*\.{name}\.(?P<number>\d+)\.", module) for name in names)
+    number = next((match["number"] for match in found if match and match["number"]), None)
+    return number is not None and int(number) in ([layers] if isinstance(layers, int) else layers)
 
 
 def matches(module: str, names: str | list[str]) -> bool:

@@ -24,6 +24,8 @@ _OF_ADAPTERS = {
     "lora_bias": "lora_B.bias",
     "magnitude": "lora_magnitude_vector",
 }
+# Factors (r, in), whose other axis is a rank; of all other matrices, attention's split axis is an output's.
+_READ_INPUTS = ("lora_A.weight", "lora_A", "hada_w1_b", "hada_w2_b")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def to_peft(name: PeftName, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     """Returns a Keras variable's value as PEFT stores it."""
     if not name.transposed:
         return value.reshape(name.shape)
-    inputs = value.ndim - 1 if name.key.endswith("lora_A.weight") else 1  # how many axes are inputs
+    inputs = value.ndim - 1 if name.key.endswith(_READ_INPUTS) else 1  # how many axes are inputs
     return np.ascontiguousarray(value.reshape(math.prod(value.shape[:inputs]), -1).T)
 
 

@@ -10,17 +10,9 @@ from keras import ops
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
-from kpeft.adapters.peft_config import COMMON, check_fields
+from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_modules import (
-    head_fields,
-    is_target,
-    kpeft_targets,
-    linear_modules,
-    no_target,
-    saves_head,
-    short_names,
-)
+from kpeft.adapters.peft_modules import head_fields, linear_targets, saves_head, short_names
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 from kpeft.methods import Method, VeRA
@@ -28,23 +20,23 @@ from kpeft.methods.fields import check_types
 from kpeft.sites import Layout
 from kpeft.targets import NamedLayer
 
-_UNUSED = {"bias": "none", "fan_in_fan_out": False}
-_KNOWN = {
-    *COMMON,
-    "d_initial",
-    "exclude_modules",
-    "init_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "modules_to_save",
-    "peft_type",
-    "projection_prng_key",
-    "r",
-    "save_projection",
-    "target_modules",
-    "task_type",
-    "vera_dropout",
-}
+FIELDS = Fields(
+    read={
+        "d_initial": float,
+        "layers_pattern": Names,
+        "layers_to_transform": int | list[int] | None,
+        "projection_prng_key": int,
+        "r": int,
+        "save_projection": bool,
+        "target_modules": Names,
+        "vera_dropout": float,
+    },
+    refused={"bias": "none"},
+    passed_over={
+        "fan_in_fan_out": "PEFT sets it to false for every linear layer of an encoder",
+        "init_weights": "how the vectors started",
+    },
+)
 _DEFAULT_TARGETS = {"distilbert": ["q_lin", "v_lin"], "deberta_v3": ["query_proj", "value_proj"]}
 _MATRICES = ("base_model.vera_A", "base_model.vera_B")
 
@@ -63,8 +55,9 @@ class VeRAFormat(PeftFormat):
         adapted = {module for module, path in modules.items() if path in adaptation.adapters}
         return {
             **COMMON,
-            **_UNUSED,
+            "bias": "none",
             "d_initial": method.d_initial,
+            "fan_in_fan_out": False,
             "init_weights": True,
             "layers_pattern": None,
             "layers_to_transform": None,
@@ -77,25 +70,27 @@ class VeRAFormat(PeftFormat):
             **head_fields(layout, method.train_head),
         }
 
+    def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
+        method = super().method_for(layout, config, tensors)
+        assert isinstance(method, VeRA)
+        shape = tensors[_MATRICES[0]].shape if _MATRICES[0] in tensors else (method.rank,)
+        if shape[:1] != (method.rank,):  # known before matrices of that rank are drawn
+            raise ValueError(f"adapter_config.json: r={method.rank}, but tensor {_MATRICES[0]} has shape {shape}.")
+        return method
+
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
-        check_fields(config, unused=_UNUSED, known=_KNOWN)
+        FIELDS.check(config)
         if not config.get("save_projection", True):
             raise ValueError(
                 "adapter_config.json: save_projection=False leaves out the random matrices, which only torch can draw "
                 "again; save the adapter with save_projection=True."
             )
         train_head = saves_head(layout, config)
-        linear = linear_modules(layout, outside_head=train_head)
-        targets = config.get("target_modules")
-        if targets is None:
-            targets = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
-        adapted = [module for module in linear if is_target(module, targets, config)]
-        if not adapted:
-            raise no_target(layout, targets)
+        usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
         values = {
             "rank": config.get("r", 256),
             "dropout": config.get("vera_dropout", 0.0),
-            "targets": kpeft_targets(layout, [linear[module] for module in adapted]),
+            "targets": linear_targets(layout, config, usual, train_head=train_head),
             "d_initial": config.get("d_initial", 0.1),
             "projection_prng_key": config.get("projection_prng_key", 0),
             "train_head": train_head,

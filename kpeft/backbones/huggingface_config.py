@@ -8,107 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL_TYPES: dict[str, str] = {
-    "bert": "bert",
-    "roberta": "roberta",
-    "distilbert": "distilbert",
-    "electra": "electra",
-    "albert": "albert",
-    "deberta-v2": "deberta_v3",
-    "xlm-roberta": "xlm_roberta",
-}
-"""Family name of each supported `model_type`."""
-
-ACTIVATIONS: dict[str, str] = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_approximate",
-    "gelu_fast": "gelu_approximate",
-    "gelu_pytorch_tanh": "gelu_approximate",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""Ours for each supported activation: `gelu` is exact, x·Φ(x); `gelu_approximate` is the tanh formula."""
-
-# Family -> our name -> its key, where the family does not call it what BERT does; None where it has no such key.
-_BERT_KEYS: dict[str, str | None] = {
-    "vocabulary_size": "vocab_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "hidden_dim": "hidden_size",
-    "intermediate_dim": "intermediate_size",
-    "positions": "max_position_embeddings",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "head_dropout": "classifier_dropout",
-    "epsilon": "layer_norm_eps",
-    "initializer_range": "initializer_range",
-    "num_segments": "type_vocab_size",
-}
-_KEYS: dict[str, dict[str, str | None]] = {
-    "distilbert": {
-        "num_layers": "n_layers",
-        "num_heads": "n_heads",
-        "hidden_dim": "dim",
-        "intermediate_dim": "hidden_dim",
-        "activation": "activation",
-        "dropout": "dropout",
-        "attention_dropout": "attention_dropout",
-        "head_dropout": "seq_classif_dropout",
-        "epsilon": None,
-        "num_segments": None,
-    },
-    "electra": {"embedding_dim": "embedding_size"},
-    "albert": {
-        "head_dropout": "classifier_dropout_prob",
-        "embedding_dim": "embedding_size",
-        "num_groups": "num_hidden_groups",
-        "num_inner_repetitions": "inner_group_num",
-    },
-    "deberta_v3": {
-        "head_dropout": "cls_dropout",
-        "pooler_dropout": "pooler_dropout",
-        "bucket_size": "position_buckets",
-    },
-}
-# What Hugging Face assumes where the file is silent. A `head_dropout` of None is as `dropout`, a `pooler_dropout` of
-# None as `head_dropout`.
-_DEFAULTS: dict[str, Any] = {
-    "activation": "gelu",
-    "dropout": 0.1,
-    "attention_dropout": 0.1,
-    "head_dropout": None,
-    "pooler_dropout": None,
-    "epsilon": 1e-12,
-    "initializer_range": 0.02,
-    "embedding_dim": 128,
-    "num_segments": 2,
-    "num_groups": 1,
-    "num_inner_repetitions": 1,
-    "bucket_size": 256,
-}
-_FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
-    "distilbert": {"head_dropout": 0.2},
-    "albert": {"activation": "gelu_new", "dropout": 0.0, "attention_dropout": 0.0, "head_dropout": 0.1},
-    "deberta_v3": {"epsilon": 1e-7, "pooler_dropout": 0.0},
-}
-# Other values of these change the forward pass in a way that KerasHub's backbones cannot follow.
-_FIXED: dict[str, dict[str, Any]] = {
-    "deberta_v3": {
-        "relative_attention": True,
-        "share_att_key": True,
-        "norm_rel_ebd": "layer_norm",
-        "position_biased_input": False,
-        "conv_kernel_size": 0,
-        "type_vocab_size": 0,
-        "pooler_hidden_act": "gelu",
-    },
-}
-# What Hugging Face must be told beside `_FIXED` to compute as those backbones do.
-_SAID: dict[str, dict[str, Any]] = {"deberta_v3": {"pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1}}
-_FIXED_EVERYWHERE: dict[str, Any] = {"position_embedding_type": "absolute", "is_decoder": False}
+from kpeft.backbones.huggingface_keys import (
+    ACTIVATIONS,
+    BERT_KEYS,
+    DEFAULTS,
+    FAMILY_DEFAULTS,
+    FIXED,
+    FIXED_EVERYWHERE,
+    KEYS,
+    MODEL_TYPES,
+    SAID,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +135,7 @@ def parse_config(raw: dict[str, Any], where: str) -> EncoderConfig:
     _check_fixed(raw, family, where)
     keys = _keys(family)
     values: dict[str, Any] = {ours: raw.get(key) for ours, key in keys.items()}
-    for ours, default in (_DEFAULTS | _FAMILY_DEFAULTS.get(family, {})).items():
+    for ours, default in (DEFAULTS | FAMILY_DEFAULTS.get(family, {})).items():
         if values.get(ours) is None:
             values[ours] = default
     if values["head_dropout"] is None:
@@ -248,15 +158,15 @@ def to_json(config: EncoderConfig) -> dict[str, Any]:
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}  # the first of several
     values[_keys(config.family)["activation"]] = names[config.activation]
     model_type = next(theirs for theirs, family in MODEL_TYPES.items() if family == config.family)
-    return {"model_type": model_type, **values, **_FIXED.get(config.family, {}), **_SAID.get(config.family, {})}
+    return {"model_type": model_type, **values, **FIXED.get(config.family, {}), **SAID.get(config.family, {})}
 
 
 def _keys(family: str) -> dict[str, str]:
-    return {ours: key for ours, key in (_BERT_KEYS | _KEYS.get(family, {})).items() if key is not None}
+    return {ours: key for ours, key in (BERT_KEYS | KEYS.get(family, {})).items() if key is not None}
 
 
 def _check_fixed(raw: dict[str, Any], family: str, where: str) -> None:
-    for key, needed in (_FIXED_EVERYWHERE | _FIXED.get(family, {})).items():
+    for key, needed in (FIXED_EVERYWHERE | FIXED.get(family, {})).items():
         value = raw.get(key, needed)
         if value != needed and value is not None:
             raise ValueError(f"{where}: {key} must be {needed!r}, no KerasHub backbone follows it. Received: {value!r}")

@@ -11,8 +11,9 @@ import keras_hub
 from keras_hub.src.utils.preset_utils import check_file_exists, load_json
 
 from kpeft.backbones.classifier import BACKBONES, classifier_from_backbone, family_of, private_random
-from kpeft.backbones.presets import first_line, reading
+from kpeft.backbones.presets import reading
 from kpeft.backbones.tokenizers import TextTokenizer, from_keras_hub
+from kpeft.hub import first_line
 
 
 def classifier_from_preset(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kpeft import hub
 from kpeft.backbones.minilm import minilm_folder
 
 MINILM = "minilm"
@@ -46,7 +47,7 @@ def resolve(preset: str) -> PresetFiles:
     if preset == MINILM:
         return PresetFiles(format="hugging_face", location=str(minilm_folder()))
     if rest and scheme == "hf":
-        folder = _download(preset, rest)
+        folder = _download(preset)
         return PresetFiles(format=_folder_format(folder), location=str(folder))
     if rest and scheme == "kaggle":
         return PresetFiles(format="keras_hub", location=preset)
@@ -93,20 +94,21 @@ def _folder_format(folder: Path) -> Literal["keras_hub", "hugging_face"]:
     raise ValueError(f"{folder / 'config.json'}: neither KerasHub's (registered_name) nor Hugging Face's (model_type)")
 
 
-def _download(preset: str, repository: str) -> Path:
-    import huggingface_hub
-
+def _download(preset: str) -> Path:
     with reading(preset, "Hugging Face"):
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=_HUB_FILES))
+        repository = hub.parse(preset)
+        if repository.folder:
+            raise ValueError("a preset lies at the top of its repository")
+        return hub.download(repository, _HUB_FILES)
 
 
 @contextlib.contextmanager
-def reading(preset: str, hub: str = "Kaggle") -> Iterator[None]:
+def reading(preset: str, source: str = "Kaggle") -> Iterator[None]:
     """Turns what the hubs' clients and file readers raise into one line, with the ways out if a download was tried.
 
     Args:
         preset: As the user gave it.
-        hub: Where it would be downloaded from, were it no folder.
+        source: Where it would be downloaded from, were it no folder.
 
     Raises:
         ValueError: In place of every ValueError and OSError, which all of the clients' errors are.
@@ -115,11 +117,5 @@ def reading(preset: str, hub: str = "Kaggle") -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         local = "://" not in preset and Path(preset).is_dir()
-        tried, hint = ("cannot be read", "") if local else (f"cannot be downloaded from {hub}", f"; {WAYS_OUT}")
-        raise ValueError(f"preset {preset!r} {tried} ({first_line(error)}){hint}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Returns an error's class and the first line of its message, cut to a readable length."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120] if lines else ''}"
+        tried, hint = ("cannot be read", "") if local else (f"cannot be downloaded from {source}", f"; {WAYS_OUT}")
+        raise ValueError(f"preset {preset!r} {tried} ({hub.first_line(error)}){hint}") from error

@@ -47,7 +47,8 @@ class AdapterLayer(keras.layers.Layer):
     @property
     def own_trainable_variables(self) -> list[Any]:
         """The variables that training moves, the base's left out."""
-        return list(self._trainable_variables)
+        own = (child for child in self._layers if child is not self.base)
+        return [*self._trainable_variables, *(v for child in own for v in child.trainable_variables)]
 
     def enable(self) -> None:
         """Switches the change on."""
@@ -88,6 +89,13 @@ class MergeableAdapter(AdapterLayer):
     def kernel_change(self) -> Any:
         """Returns the change of the base's kernel, in the kernel's shape and dtype."""
 
+    def check_mergeable(self) -> None:
+        """Checks that the layer's options make it a change of a kernel.
+
+        Raises:
+            ValueError: If not.
+        """
+
     @property
     def merged(self) -> bool:
         """Whether the base's kernel holds the change."""
@@ -97,8 +105,9 @@ class MergeableAdapter(AdapterLayer):
         """Adds the change to the base's kernel and closes the gate.
 
         Raises:
-            ValueError: If the layer is merged already.
+            ValueError: If the layer is merged already, or cannot be.
         """
+        self.check_mergeable()
         if self._merged:
             raise ValueError(f"Layer {self.path} is merged already; call unmerge() first.")
         kernel = self.base.kernel

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.adapter_layer import AdapterLayer
+from kpeft.layers.gate import InputGate
 from kpeft.layers.linear import activate, full, linear
 
 
@@ -20,14 +21,15 @@ class BottleneckLayer(AdapterLayer):
 
     With D (in, size) and U (size, out), a(x) = s·(g(x D + c) U + e). D starts uniform in ±1/sqrt(in), U and the biases
     c (size) and e (out) at zero, so that a model starts out as it was. All have the layer's variable dtype; sums are in
-    float32.
+    float32. If gated, a(x) is G(x) times as much, with one number G for each row, `kpeft.layers.InputGate`'s.
 
     Args:
         base: The layer to adapt, built or not.
         size: Width of the bottleneck.
         activation: g, as everywhere in Keras.
         scale: s.
-        seed: Seed of the start of D.
+        gated: Scale each row's change by a gate.
+        seed: Seed of the start of D and of the gate.
         **kwargs: Of `AdapterLayer`.
     """
 
@@ -38,6 +40,7 @@ class BottleneckLayer(AdapterLayer):
         size: int = 64,
         activation: Any = "gelu",
         scale: float = 1.0,
+        gated: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -47,6 +50,7 @@ class BottleneckLayer(AdapterLayer):
         self.size = size
         self.activation = keras.activations.get(activation)
         self.scale = scale
+        self.gated = gated
         self.seed = seed
 
     def add_down(self, features: int) -> None:
@@ -55,6 +59,9 @@ class BottleneckLayer(AdapterLayer):
         shape = (features, self.size)
         self.down_kernel = self.add_weight(name="down_kernel", shape=shape, initializer=uniform, autocast=False)
         self.down_bias = self.add_weight(name="down_bias", shape=(self.size,), initializer="zeros", autocast=False)
+        if self.gated:
+            self.input_gate = InputGate(seed=self.seed, dtype=self.dtype_policy, name="input_gate")
+            self.input_gate.build((features,))
 
     def add_up(self, features: int) -> None:
         shape = (self.size, features)
@@ -75,6 +82,7 @@ class BottleneckLayer(AdapterLayer):
             "size": self.size,
             "activation": keras.activations.serialize(self.activation),
             "scale": self.scale,
+            "gated": self.gated,
             "seed": self.seed,
         }
 
@@ -85,7 +93,7 @@ class SequentialBottleneck(BottleneckLayer):
 
     Args:
         base: Any layer with one output.
-        size: See `BottleneckLayer`; so are `activation`, `scale` and `seed`.
+        size: See `BottleneckLayer`; so are `activation`, `scale`, `gated` and `seed`.
         **kwargs: Of `keras.layers.Layer`.
 
     Example:
@@ -99,7 +107,10 @@ class SequentialBottleneck(BottleneckLayer):
 
     def call(self, inputs: Any) -> Any:
         outputs = self.base(inputs)
-        return ops.cast(outputs + self.up(self.down(outputs)), self.compute_dtype)
+        change = self.up(self.down(outputs))
+        if self.gated:
+            change = self.input_gate(outputs, ndim=len(change.shape)) * change
+        return ops.cast(outputs + change, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("kpeft")
@@ -107,12 +118,13 @@ class ParallelDown(BottleneckLayer):
     """The first half of an adapter beside a feed-forward: y = [base(x), g(x D + c)], shape (…, width + size).
 
     The base is the feed-forward's first layer, and `ParallelUp` wraps its second, which must follow directly. What the
-    bottleneck computes travels with the feed-forward's own hidden units, so neither layer remembers anything. It has no
-    change to switch off: where `ParallelUp` is off, its part is not used.
+    bottleneck computes travels with the feed-forward's own hidden units, so neither layer remembers anything; if gated,
+    G(x) does as one unit more, the same at all of a row's positions. There is no change to switch off: where
+    `ParallelUp` is off, this part is not used.
 
     Args:
         base: The feed-forward's first layer.
-        size: See `BottleneckLayer`; so are `activation` and `seed`.
+        size: See `BottleneckLayer`; so are `activation`, `gated` and `seed`.
         **kwargs: Of `keras.layers.Layer`.
     """
 
@@ -120,22 +132,26 @@ class ParallelDown(BottleneckLayer):
         self.add_down(self.base.get_build_config()["input_shape"][-1])
 
     def call(self, inputs: Any) -> Any:
-        return ops.concatenate([self.base(inputs), self.down(inputs)], axis=-1)
+        parts = [self.base(inputs), self.down(inputs)]
+        if self.gated:
+            share = self.input_gate(inputs, ndim=len(inputs.shape))
+            parts.append(ops.broadcast_to(ops.cast(share, self.compute_dtype), (*ops.shape(inputs)[:-1], 1)))
+        return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         *rest, width = self.base.compute_output_shape(input_shape)
-        return (*rest, width + self.size)
+        return (*rest, width + self.size + self.gated)
 
 
 @keras.saving.register_keras_serializable("kpeft")
 class ParallelUp(BottleneckLayer):
-    """The second half of an adapter beside a feed-forward: y = base(h) + s·(a U + e), where x = [h, a].
+    """The second half of an adapter beside a feed-forward: y = base(h) + G·s·(a U + e), where x = [h, a, G].
 
-    x (…, width + size) is what `ParallelDown` of the same size gives.
+    x (…, width + size + 1) is what `ParallelDown` of the same size gives; G is 1, and not in x, if not gated.
 
     Args:
         base: The feed-forward's second layer.
-        size: See `BottleneckLayer`; so is `scale`.
+        size: See `BottleneckLayer`; so are `scale` and `gated`.
         **kwargs: Of `keras.layers.Layer`.
 
     Example:
@@ -146,15 +162,21 @@ class ParallelUp(BottleneckLayer):
 
     def build(self, input_shape: Any) -> None:
         if not self.base.built:
-            self.base.build((*input_shape[:-1], input_shape[-1] - self.size))
+            self.base.build((*input_shape[:-1], self._width(input_shape)))
         super().build(input_shape)
 
     def build_adapter(self) -> None:
         self.add_up(self.base.compute_output_shape(self.base.get_build_config()["input_shape"])[-1])
 
     def call(self, inputs: Any) -> Any:
-        hidden, bottleneck = inputs[..., : -self.size], inputs[..., -self.size :]
-        return ops.cast(self.base(hidden) + self.up(bottleneck), self.compute_dtype)
+        width = self._width(inputs.shape)
+        change = self.up(inputs[..., width : width + self.size])
+        if self.gated:
+            change = inputs[..., -1:] * change
+        return ops.cast(self.base(inputs[..., :width]) + change, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.base.compute_output_shape((*input_shape[:-1], input_shape[-1] - self.size))
+        return self.base.compute_output_shape((*input_shape[:-1], self._width(input_shape)))
+
+    def _width(self, input_shape: Any) -> int:
+        return int(input_shape[-1] - self.size - self.gated)

@@ -70,10 +70,6 @@ class EncodedPrompt(PromptEmbedding):
         super().build_adapter()
         self.encoder.build((1, self.tokens, self.base.output_dim))
 
-    @property
-    def own_trainable_variables(self) -> list[Any]:
-        return [*super().own_trainable_variables, *self.encoder.trainable_variables]
-
     def prompt(self, training: bool | None = None) -> Any:
         return self.encoder(ops.expand_dims(full(self.embedding), 0), training=training)[0]
 

@@ -12,6 +12,7 @@ from keras import ops
 
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.fast import FastDropout
+from kpeft.layers.gate import InputGate
 from kpeft.layers.linear import full
 from kpeft.layers.p_tuning import dense
 
@@ -54,14 +55,18 @@ class PrefixAttention(AdapterLayer):
     """Attention that sees n learned keys and values, P_k and P_v, before its own: attention(q, [P_k; k], [P_v; v]).
 
     While the gate is closed they are masked out. The prefix is (n, 2, heads, head_dim), keys before values; it is a
-    variable or, with a projection, h W + b, where h is the projection's output.
+    variable or, with a projection, h W + b, where h is the projection's output. If gated, each row sees G(x)·P_k and
+    G(x)·P_v, where x is what attention's query is made from, and G `kpeft.layers.InputGate`'s.
+
+    It takes the masks that Keras's attention takes, and those that inputs carry.
 
     Args:
-        base: A `keras.layers.MultiHeadAttention`.
+        base: A `keras.layers.MultiHeadAttention`, without a gate of its own or a sliding window; built or not.
         tokens: Number n of virtual tokens.
         projection: Makes h, (n, hidden); several layers may share one.
         dropout: Share of the prefix that is dropped in training.
-        seed: Seed of the prefix's start, N(0, 1), of W and b, and of the dropout.
+        gated: Scale each row's prefix by a gate.
+        seed: Seed of the prefix's start, N(0, 1), of W and b, of the gate, and of the dropout.
         **kwargs: Of `AdapterLayer`.
     """
 
@@ -72,6 +77,7 @@ class PrefixAttention(AdapterLayer):
         tokens: int,
         projection: PrefixProjection | None = None,
         dropout: float = 0.0,
+        gated: bool = False,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,28 +87,37 @@ class PrefixAttention(AdapterLayer):
             raise ValueError(
                 f"PrefixAttention needs keys and values of one width. Received: {base.key_dim} and {base.value_dim}"
             )
+        if base.get_config().get("use_gate") or base.get_config().get("sliding_window") is not None:
+            raise ValueError(
+                f"PrefixAttention needs attention without use_gate and sliding_window; layer {base.name!r} has one."
+            )
         super().__init__(base, **kwargs)
         self.tokens = tokens
         self.projection = projection
         self.dropout_rate = dropout
+        self.gated = gated
         self.seed = seed
         self.dropout = FastDropout(dropout, seed=seed, dtype="float32", name="dropout")
         if projection is not None:
             self.last = dense(projection.hidden, 2 * base.num_heads * base.key_dim, "last", seed)
 
+    def build(  # attention's inputs are several
+        self, query_shape: Any, value_shape: Any = None, key_shape: Any = None
+    ) -> None:
+        if not self.base.built:
+            self.base.build(query_shape, query_shape if value_shape is None else value_shape, key_shape)
+        super().build(query_shape)
+
     def build_adapter(self) -> None:
+        if self.gated:
+            self.input_gate = InputGate(seed=self.seed, dtype=self.dtype_policy, name="input_gate")
+            self.input_gate.build(self.base.get_build_config()["shapes_dict"]["query_shape"])
         if self.projection is not None:
             self.last.build((self.tokens, self.projection.hidden))
             return
         start = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
         shape = (self.tokens, 2, self.base.num_heads, self.base.key_dim)
         self.own_prefix = self.add_weight(name="prefix", shape=shape, initializer=start, dtype="float32")
-
-    @property
-    def own_trainable_variables(self) -> list[Any]:
-        if self.projection is None:
-            return super().own_trainable_variables
-        return [*self.projection.trainable_variables, *self.last.trainable_variables]
 
     def prefix(self) -> Any:
         """Returns keys and values, (n, 2, heads, head_dim)."""
@@ -116,22 +131,46 @@ class PrefixAttention(AdapterLayer):
         query: Any,
         value: Any,
         key: Any = None,
+        query_mask: Any = None,
+        value_mask: Any = None,
+        key_mask: Any = None,
         attention_mask: Any = None,
-        training: bool | None = None,
         return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
     ) -> Any:
         base, rows = self.base, ops.shape(query)[0]
+        attention_mask = base._compute_attention_mask(
+            query,
+            value,
+            query_mask=query_mask,
+            value_mask=value_mask,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            use_causal_mask=use_causal_mask,
+        )
+        if query_mask is not None:  # the projections take no masks: copies leave them behind
+            query = ops.copy(query)
+        if value_mask is not None:
+            value = ops.copy(value)
+        if key_mask is not None:
+            key = ops.copy(key)
         q = base.query_dense(query)
         k = base.key_dense(value if key is None else key)
         v = base.value_dense(value)
         prefix = self.prefix()
         flat = self.dropout(ops.reshape(prefix, (self.tokens, -1)), training=training)
-        prefix = ops.cast(ops.reshape(flat, prefix.shape), k.dtype)
-        shape = (rows, self.tokens, *prefix.shape[2:])
-        k_first, v_first = (ops.broadcast_to(prefix[None, :, i], shape) for i in (0, 1))
+        prefix = ops.reshape(flat, (1, *prefix.shape))
+        if self.gated:
+            prefix = self.input_gate(query, ndim=5) * prefix
+        prefix = ops.cast(prefix, k.dtype)
+        shape = (rows, self.tokens, *prefix.shape[3:])
+        k_first, v_first = (ops.broadcast_to(prefix[:, :, i], shape) for i in (0, 1))
         if attention_mask is None:
             attention_mask = ops.ones((rows, 1, ops.shape(k)[1]), "bool")
         mask = ops.cast(attention_mask, "bool")
+        # A causal mask has one row for all, a mask of the queries one column.
+        mask = ops.broadcast_to(mask, (rows, *ops.shape(mask)[1:-1], ops.shape(k)[1]))
         on = ops.broadcast_to(self.gate > 0, (*ops.shape(mask)[:-1], self.tokens))
         output, scores = base._compute_attention(
             q,
@@ -150,13 +189,13 @@ class PrefixAttention(AdapterLayer):
         return self.base.compute_output_shape(query_shape, value_shape, key_shape)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"tokens": self.tokens, "dropout": self.dropout_rate, "seed": self.seed}
-        projection = None if self.projection is None else keras.saving.serialize_keras_object(self.projection)
-        return {**super().get_config(), **own, "projection": projection}
+        own = {"tokens": self.tokens, "dropout": self.dropout_rate, "gated": self.gated, "seed": self.seed}
+        # Keras serialises the projection, and notes there that layers share it.
+        return {**super().get_config(), **own, "projection": self.projection}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        config = dict(config)
-        if config["projection"] is not None:
-            config["projection"] = keras.saving.deserialize_keras_object(config["projection"])
-        return super().from_config(config)
+        projection = config["projection"]
+        if isinstance(projection, dict):
+            projection = keras.saving.deserialize_keras_object(projection)
+        return super().from_config({**config, "projection": projection})

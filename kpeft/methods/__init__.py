@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from kpeft.methods.adalora import AdaLoRA
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.bottleneck import Bottleneck
 from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
+from kpeft.methods.loha import LoHa
+from kpeft.methods.lokr import LoKr
 from kpeft.methods.lora import LoRA
-from kpeft.methods.method import Method, Rate
+from kpeft.methods.method import Method, RankBudget, Rate
 from kpeft.methods.p_tuning import PTuning
 from kpeft.methods.prefix import Prefix
 from kpeft.methods.prompt import Prompt
@@ -25,8 +28,11 @@ METHODS: dict[str, type[Method]] = {
     "lora": LoRA,
     "dora": DoRA,
     "qlora": QLoRA,
+    "adalora": AdaLoRA,
     "ia3": IA3,
     "vera": VeRA,
+    "loha": LoHa,
+    "lokr": LoKr,
     "prompt": Prompt,
     "p-tuning": PTuning,
     "prefix": Prefix,
@@ -36,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
 __all__ = [
     "IA3",
     "METHODS",
+    "AdaLoRA",
     "BitFit",
     "Bottleneck",
     "DoRA",
@@ -43,12 +50,15 @@ __all__ = [
     "Full",
     "HeadOnly",
     "LayerNorm",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Method",
     "PTuning",
     "Prefix",
     "Prompt",
     "QLoRA",
+    "RankBudget",
     "Rate",
     "Union",
     "VeRA",

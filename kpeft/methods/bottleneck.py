@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kpeft.methods.gates import GATED, with_masks
 from kpeft.methods.method import Method, Wrap
 from kpeft.methods.selective import LayerNorm
 
@@ -32,6 +33,8 @@ class Bottleneck(Method):
 
     `houlsby` adds it to the outputs of attention and of the feed-forward, x being those outputs, and trains every
     LayerNorm; `pfeiffer` to the feed-forward's output only; `parallel` there, too, x being the feed-forward's input.
+    `pfeiffer` is thus the second half of `houlsby`, its LayerNorms frozen. (AdapterHub's configuration of that name
+    stands behind the feed-forward, too, but takes the residual connection and LayerNorm into x.)
     All stand before the residual connection, and before the dropout that comes ahead of it. U starts at zero, so that
     training starts from the pretrained model itself. An adapter is no change of a kernel: it cannot be merged.
 
@@ -41,6 +44,8 @@ class Bottleneck(Method):
         activation: g: gelu, relu, silu or tanh.
         scale: s; He et al. take 4 with `parallel`.
         train_layernorm: Train every LayerNorm; `None` is as the style has it.
+        gated: Scale what an adapter adds to a row by a gate that reads x, see `kpeft.layers.InputGate`; with `pfeiffer`
+            one part of UniPELT (Mao et al., 2022, https://arxiv.org/abs/2110.07577).
     """
 
     name: ClassVar[str] = "bottleneck"
@@ -53,6 +58,7 @@ class Bottleneck(Method):
     train_layernorm: bool | None = field(
         default=None, metadata={"help": "train every LayerNorm, too; by default with style houlsby only"}
     )
+    gated: bool = field(default=False, metadata={"help": GATED})
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -71,7 +77,8 @@ class Bottleneck(Method):
         if not layers:
             raise ValueError(f"bottleneck needs a KerasHub encoder, and model {layout.model.name!r} holds none.")
         terms = STYLES[self.style]
-        return {path: self._wrap(each.place.term) for path, each in layers.items() if each.place.term in terms}
+        wraps = {path: self._wrap(each.place.term) for path, each in layers.items() if each.place.term in terms}
+        return with_masks(layout, wraps) if self.gated else wraps
 
     def _wrap(self, term: str) -> Wrap:
         def wrap(layer: Any, seed: int) -> AdapterLayer:
@@ -79,7 +86,15 @@ class Bottleneck(Method):
 
             pair = ParallelDown if term == "intermediate" else ParallelUp
             kind = pair if self.style == "parallel" else SequentialBottleneck
-            return kind(layer, size=self.size, activation=self.activation, scale=self.scale, seed=seed, name=layer.name)
+            return kind(
+                layer,
+                size=self.size,
+                activation=self.activation,
+                scale=self.scale,
+                gated=self.gated,
+                seed=seed,
+                name=layer.name,
+            )
 
         return wrap
 

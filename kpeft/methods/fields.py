@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -132,19 +133,20 @@ def check_types(method: type[Method], values: Mapping[str, Any]) -> None:
     """
     kinds = field_types(method)
     for name, value in values.items():
-        if not _fits(kinds[name], value):
+        if not fits(kinds[name], value):
             raise ValueError(f"{name} of method {method.name} cannot be {value!r}.")
 
 
-def _fits(kind: Any, value: Any) -> bool:
-    """Whether a value is of a field's type; an int also is a float."""
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; an int also is a float, and a float is finite."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return any(_fits(each, value) for each in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(arguments[0], item) for item in value)
+        return any(fits(each, value) for each in arguments)
+    if origin in (tuple, list):
+        return isinstance(value, origin) and all(fits(arguments[0], item) for item in value)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(_fits(arguments[1], item) for item in value.values())
+        return isinstance(value, Mapping) and all(fits(arguments[1], item) for item in value.values())
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        in_range = isinstance(value, int | float) and -sys.float_info.max <= value <= sys.float_info.max
+        return in_range and not isinstance(value, bool)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

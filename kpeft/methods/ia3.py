@@ -40,7 +40,7 @@ class IA3(Method):
         from kpeft.targets import resolve, resolve_linear
 
         sites = resolve_linear(layout, self.targets)
-        feedforward = resolve(layout, self.feedforward, option="feedforward")
+        feedforward = resolve(layout, self.feedforward, option="feedforward") if self.feedforward else []
         return {path: _wrap(path in feedforward) for path in sites}
 
     def trained(self, layout: Layout) -> set[str]:

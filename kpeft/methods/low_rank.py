@@ -75,13 +75,22 @@ class LowRank(Method):
         """Returns the paths of the layers to adapt.
 
         Raises:
-            ValueError: If a target or a layer number matches nothing, or a target is no linear layer.
+            ValueError: If a target or a layer number matches nothing, a target stands in no numbered layer and `layers`
+                would drop it, or a target is no linear layer.
         """
         from kpeft.targets import is_linear, layer_numbers, resolve
 
         paths = resolve(layout, self.targets)
         if self.layers is not None:
+            if not self.layers:
+                raise ValueError("layers names no layer: give it a number, or leave it out. Received: layers=()")
             numbers = layer_numbers(layout)
+            for target in [self.targets] if isinstance(self.targets, str) else self.targets:
+                if not numbers.keys() & set(resolve(layout, target)):
+                    raise ValueError(
+                        f"target {target!r} stands in no numbered layer, so that layers={self.layers} would drop it: "
+                        "leave out layers, or that target."
+                    )
             missing = sorted(set(self.layers) - {numbers[path] for path in paths if path in numbers})
             if missing:
                 raise ValueError(

@@ -36,6 +36,31 @@ class Rate:
     first_step: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class RankBudget:
+    """How training drops parts of low-rank changes; the formulas are in `kpeft.training.rank_budget`.
+
+    Attributes:
+        triplets: Structural paths of A, e and B of each layer.
+        target_rank: How many e of a layer are not zero in the end, on average over the layers.
+        tinit: Steps before the first is dropped: below 1 a share of the run, else a number.
+        tfinal: Steps after the last is dropped, likewise.
+        delta_t: Steps from one choice to the next.
+        beta1: Decay of the weights' sensitivity.
+        beta2: Decay of its uncertainty.
+        orth_reg_weight: Weight of what keeps A and B orthogonal.
+    """
+
+    triplets: tuple[tuple[str, str, str], ...]
+    target_rank: int
+    tinit: float
+    tfinal: float
+    delta_t: int
+    beta1: float
+    beta2: float
+    orth_reg_weight: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a method does to one model.
@@ -100,6 +125,14 @@ class Method(ABC):
             layout: The model with the method on it.
         """
         return {}
+
+    def budget(self, layout: Layout) -> RankBudget | None:
+        """Returns what training drops as it goes, or `None` where all stays.
+
+        Args:
+            layout: The model with the method on it.
+        """
+        return None
 
     def plan(self, layout: Layout) -> Plan:
         """Returns what this method does to the model.

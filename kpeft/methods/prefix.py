@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kpeft.methods.gates import GATED, with_masks
 from kpeft.methods.method import Method, Wrap
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Prefix(Method):
         projection: Project all prefixes from the same n vectors, by a layer with tanh and another one for each layer.
         hidden: Width of that layer. `None` is the width of the attention layers.
         dropout: Share of the prefixes that is dropped in training.
+        gated: Scale each row's prefix in a layer by a gate that reads the layer's input, see
+            `kpeft.layers.PrefixAttention`; one part of UniPELT (Mao et al., 2022, https://arxiv.org/abs/2110.07577).
     """
 
     name: ClassVar[str] = "prefix"
@@ -35,6 +38,7 @@ class Prefix(Method):
     projection: bool = field(default=False, metadata={"help": "project all prefixes from the same vectors"})
     hidden: int | None = field(default=None, metadata={"help": "width of the projection's hidden layer"})
     dropout: float = field(default=0.0, metadata={"help": "dropout on the prefixes"})
+    gated: bool = field(default=False, metadata={"help": GATED})
 
     def __post_init__(self) -> None:
         for name in ("tokens", "hidden"):
@@ -61,7 +65,10 @@ class Prefix(Method):
             )
         shared: list[PrefixProjection] = []
         positions = [path for path, layer in layout.layers.items() if is_position_embedding(layer)]
-        return dict.fromkeys(positions, self._shift) | {path: self._attend(shared) for path in attention}
+        attend: Mapping[str, Wrap] = {path: self._attend(shared) for path in attention}
+        if self.gated:
+            attend = with_masks(layout, attend)
+        return {**dict.fromkeys(positions, self._shift), **attend}
 
     def _shift(self, layer: Any, seed: int) -> AdapterLayer:
         from kpeft.layers.prompt import ShiftedPositions
@@ -82,6 +89,7 @@ class Prefix(Method):
                 tokens=self.tokens,
                 projection=shared[0] if shared else None,
                 dropout=self.dropout,
+                gated=self.gated,
                 seed=seed,
                 name=layer.name,
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, final
 
-from kpeft.methods.method import Lengthening, Method, Quantize, Rate, Wrap
+from kpeft.methods.method import Lengthening, Method, Quantize, RankBudget, Rate, Wrap
 
 if TYPE_CHECKING:
     from kpeft.sites import Layout
@@ -20,7 +20,9 @@ class Union(Method):
 
     Each part wraps layers of its own, and what any of them trains of the model itself is trained. Where two parts give
     a variable a learning rate of its own, the first part's counts. MAM adapters (He et al., 2022,
-    https://arxiv.org/abs/2110.04366) are `Bottleneck(style="parallel") + Prefix()`.
+    https://arxiv.org/abs/2110.04366) are `Bottleneck(style="parallel") + Prefix()`, UniPELT (Mao et al., 2022,
+    https://arxiv.org/abs/2110.07577) is `LoRA(gated=True) + Prefix(gated=True) + Bottleneck(style="pfeiffer",
+    gated=True)`.
 
     Attributes:
         parts: The methods, at least two.
@@ -64,7 +66,7 @@ class Union(Method):
         owners: dict[str, str] = {}
         for part in self.parts:
             for path, wrap in part.wraps(layout).items():
-                if path in wraps:
+                if wraps.get(path, wrap) is not wrap:
                     raise ValueError(
                         f"methods {owners[path]} and {part.name} both adapt layer {path}: give one other targets."
                     )
@@ -88,3 +90,6 @@ class Union(Method):
         for part in reversed(self.parts):
             rates |= part.rates(layout)
         return rates
+
+    def budget(self, layout: Layout) -> RankBudget | None:
+        return next((budget for part in self.parts if (budget := part.budget(layout)) is not None), None)

@@ -75,7 +75,7 @@ class NamedAdapters:
 
         Args:
             name: What to call it.
-            adapter: A folder that `save_adapter` or Hugging Face PEFT wrote; a method, for an adapter to be trained; or
+            adapter: Where a saved adapter is, as `load_adapter` takes it; a method, for an adapter to be trained; or
                 the adaptation of another model of this architecture, to be copied.
             seed: Where a new adapter starts, as in `adapt`.
 

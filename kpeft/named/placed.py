@@ -11,9 +11,11 @@ from typing import Any, final
 import numpy as np
 from keras import ops
 
-from kpeft.adaptation import Adaptation, adapt
+from kpeft.adaptation import Adaptation
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
+from kpeft.live import hold, let_go
 from kpeft.methods import Method
+from kpeft.placing import adapt
 from kpeft.sites import Layout, TrainableFlags, replace_layer, set_trainable, variable_paths
 
 Values = Mapping[str, np.ndarray[Any, Any]]
@@ -74,6 +76,7 @@ class Placed:
         for adapter in reversed(self.adaptation.adapters.values()):
             replace_layer(self.adaptation.model, adapter, adapter.base)
         self._off.restore()
+        let_go(self.adaptation.model)
 
     def put_on(self) -> None:
         """Puts the adaptation on the model again, as it was kept."""
@@ -81,6 +84,7 @@ class Placed:
             replace_layer(self.adaptation.model, adapter.base, adapter)
         self._on.restore()
         self._assign(self.kept)
+        hold(self.adaptation.model, self.adaptation.method.name)
 
     @contextmanager
     def on(self) -> Iterator[Adaptation]:
@@ -101,7 +105,7 @@ def place(model: Any, adapter: str | Path | Method | Adaptation, seed: int) -> P
 
     Args:
         model: A model without adapters.
-        adapter: A folder, a method, or the adaptation of another model.
+        adapter: Where a saved adapter is, a method, or the adaptation of another model.
         seed: Where a method's new weights start.
 
     Raises:

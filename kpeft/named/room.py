@@ -9,11 +9,11 @@ from typing import Any, ClassVar, final
 import keras
 import numpy as np
 
-from kpeft.adaptation import adapt
 from kpeft.layers.adapter_layer import AdapterLayer
 from kpeft.layers.lora import LoRALayer
 from kpeft.methods.method import Method, Plan
 from kpeft.named.placed import Placed, Values
+from kpeft.placing import adapt
 from kpeft.sites import Layout
 
 # What layers at one site may differ in: what only matters in training, and for LoRA what `Room` makes up for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
-from kpeft.methods import Rate
+from kpeft.methods import RankBudget, Rate
 from kpeft.ops import NUMERICS
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import TrainBatches
@@ -37,9 +38,12 @@ from kpeft.training.features import FrozenRows
 from kpeft.training.losses import MicroBatchLoss, TaskLoss, make_loss
 from kpeft.training.optimizer import AdamW, OptaxOptimizer, Rates
 from kpeft.training.plan import Plan
+from kpeft.training.rank_budget import Allocation, allocation_of
 from kpeft.training.schedules import Schedule, warmup_steps
 from kpeft.training.state import fingerprint, seed_random_states, state_variables, trained_variables, write_state
 from kpeft.training.timing import Timer, Timing
+
+logger = logging.getLogger("kpeft")
 
 HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -80,6 +84,7 @@ def train(
     evaluate: Evaluate,
     score: Score,
     rates: Mapping[str, Rate] | None = None,
+    budget: RankBudget | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
@@ -100,6 +105,7 @@ def train(
         evaluate: Gives the metrics of the model as it stands.
         score: What of the metrics decides the best; higher is better.
         rates: Of variables that are trained faster, slower or later than `config` says, by structural path.
+        budget: What of low-rank changes is dropped as training goes on.
         output_dir: Gets history.jsonl and checkpoints; `None` keeps neither.
         resume: Go on from the last checkpoint in `output_dir`.
         identity: What else a resumed run must have in common with the first, such as its method; plain JSON.
@@ -120,7 +126,9 @@ def train(
     trained = trained_variables(model, variables)
     schedule = make_schedule(config, plan)
     own_rates = rates_of(trained, rates)
-    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule, own_rates)))
+    warn_of_never_trained(own_rates, plan.total_steps)
+    allocation = None if budget is None else allocation_of(trained, budget, plan.total_steps)
+    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule, own_rates, allocation)))
     model.optimizer.build(model.trainable_variables)
     seed_random_states(random_states, config.seed)
     state = FitState(model=model, plan=plan, timer=Timer())
@@ -137,6 +145,7 @@ def train(
         else "",
         "trained_variables": list(trained),
         "rates": [list(each) for each in own_rates],
+        "allocation": allocation and {**dataclasses.asdict(allocation), "triplets": [*map(list, allocation.triplets)]},
     }
     older = _prepare(output_dir, resume, same)
     evaluations, history_length = Evaluations(), 0
@@ -228,7 +237,19 @@ def rates_of(paths: Iterable[str], rates: Mapping[str, Rate] | None) -> Rates:
     return tuple((rate.factor, rate.first_step) for rate in own) if set(own) != {Rate()} else ()
 
 
-def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule, rates: Rates = ()) -> AdamW:
+def warn_of_never_trained(rates: Rates, steps: int) -> None:
+    """Says how many variables have their first step after the last of the run."""
+    never = sum(first >= steps for _, first in rates)
+    if never:
+        logger.warning(
+            "%d of %d variables are never trained: their first step comes after the run's %d (--unfreeze-every).",
+            *(never, len(rates), steps),
+        )
+
+
+def make_recipe(
+    config: TrainingConfig, plan: Plan, schedule: Schedule, rates: Rates = (), allocation: Allocation | None = None
+) -> AdamW:
     """What an update of a run does.
 
     Args:
@@ -236,6 +257,7 @@ def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule, rates: R
         plan: The counts of the run.
         schedule: The learning rate of each step.
         rates: Of each trained variable, see `rates_of`.
+        allocation: Of the trained variables, see `allocation_of`.
     """
     return AdamW(
         schedule=schedule,
@@ -245,6 +267,7 @@ def make_recipe(config: TrainingConfig, plan: Plan, schedule: Schedule, rates: R
         gradient_accumulation=config.gradient_accumulation,
         micro_batches_per_epoch=plan.micro_batches_per_epoch,
         rates=rates,
+        allocation=allocation,
     )
 
 

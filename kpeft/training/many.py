@@ -14,15 +14,16 @@ import keras
 import numpy as np
 
 from kpeft.glue.tokens import EncodedRows
-from kpeft.methods import Rate
+from kpeft.methods import RankBudget, Rate
 from kpeft.sites import fast_dropout
 from kpeft.training.batches import RowSource, TrainBatches
 from kpeft.training.callbacks import FitState, Interruption, Progress
 from kpeft.training.callbacks.evaluation import Score
-from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule, rates_of
+from kpeft.training.loop import TrainingResult, make_plan, make_recipe, make_schedule, rates_of, warn_of_never_trained
 from kpeft.training.losses import TaskLoss, make_loss
 from kpeft.training.mapped import Fixed, MappedModel, Moving
 from kpeft.training.optimizer import is_decayed
+from kpeft.training.rank_budget import allocation_of
 from kpeft.training.record import RunRecord, Start
 from kpeft.training.state import seed_random_states
 from kpeft.training.timing import Timer
@@ -46,6 +47,7 @@ def train_many(
     score: Score,
     eval_batch: int,
     rates: Mapping[str, Rate] | None = None,
+    budget: RankBudget | None = None,
 ) -> list[TrainingResult | Exception]:
     """Trains every run as `train` would, all at once; the model's weights stay as they are.
 
@@ -64,6 +66,7 @@ def train_many(
         score: What of the metrics decides the best; higher is better.
         eval_batch: Rows of a batch in evaluations.
         rates: As in `train`.
+        budget: As in `train`.
 
     Returns:
         How each run ended: its result, with `interrupted` set where a signal ended it, or the error that did. An error
@@ -76,10 +79,14 @@ def train_many(
     frozen = {path: variable for path, variable in differing.items() if not variable.trainable}
     assert [id(v) for v in trained.values()] == [id(v) for v in model.trainable_variables]
     decayed = [is_decayed(variable) for variable in trained.values()]
+    allocation = None if budget is None else allocation_of(trained, budget, plan.total_steps)
+
+    own_rates = rates_of(trained, rates)
+    warn_of_never_trained(own_rates, plan.total_steps)
 
     def transformation(rate: Any) -> Any:
         schedule = dataclasses.replace(make_schedule(config, plan), peak=rate)
-        return make_recipe(config, plan, schedule, rates_of(trained, rates)).transformation(decayed)
+        return make_recipe(config, plan, schedule, own_rates, allocation).transformation(decayed)
 
     mapped = MappedModel(
         model,

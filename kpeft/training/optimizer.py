@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import keras
 import optax
 
+from kpeft.training.rank_budget import Allocation, keeping_orthogonal, within_budget
 from kpeft.training.schedules import Schedule
 
 # By name and not by rank: the biases of attention's EinsumDense have two axes.
-_NOT_DECAYED = frozenset({"bias", "beta", "gamma", "lora_bias"})
+_NOT_DECAYED = frozenset({"bias", "beta", "gamma", "lora_bias", "down_bias", "up_bias"})
 
 Rates = tuple[tuple[float, int], ...]
 """For each variable in its order, the factor of its learning rate and the first update that moves it."""
@@ -37,6 +38,8 @@ class AdamW:
     update k_0 it stays as it is, its m and v stay zero, and its gradient counts as zero in ||g||; its m_hat and v_hat
     are corrected for the updates since k_0, as if its training had begun there.
 
+    With an allocation, the gradient of its part of the loss is added first, and it may set variables to zero last.
+
     Attributes:
         schedule: The learning rate of each update.
         weight_decay: Decoupled decay.
@@ -47,6 +50,7 @@ class AdamW:
         gradient_accumulation: Micro-batches of one update.
         micro_batches_per_epoch: Decides how many micro-batches the epoch's last update has.
         rates: Of each variable, or empty where all are (1, 0).
+        allocation: Which parts of low-rank changes stay, or `None` where all do.
     """
 
     schedule: Schedule
@@ -58,6 +62,7 @@ class AdamW:
     gradient_accumulation: int = 1
     micro_batches_per_epoch: int = 1
     rates: Rates = ()
+    allocation: Allocation | None = None
 
     def transformation(self, decayed: Sequence[bool]) -> optax.GradientTransformation:
         """The optax transformation for a list of variables.
@@ -68,14 +73,23 @@ class AdamW:
         Returns:
             A transformation that takes the gradient of each micro-batch and moves the variables once per update.
         """
-        parts = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
-        parts.append(_scale_by_adam(self.beta_1, self.beta_2, self.epsilon, [first for _, first in self.rates]))
+        moves = [_scale_by_adam(self.beta_1, self.beta_2, self.epsilon, [first for _, first in self.rates])]
         if self.weight_decay:
-            parts.append(optax.add_decayed_weights(self.weight_decay, mask=list(decayed)))
-        update = optax.chain(*parts, optax.scale_by_learning_rate(self.schedule))
+            moves.append(optax.add_decayed_weights(self.weight_decay, mask=list(decayed)))
+        moves.append(optax.scale_by_learning_rate(self.schedule))
+        gradients = []
+        if self.allocation:
+            gradients.append(keeping_orthogonal(self.allocation))
         if self.rates:
             assert len(self.rates) == len(decayed)
-            update = _at_rates(update, self.rates)
+            gradients.append(_at_rates([(1.0, first) for _, first in self.rates]))
+            moves.append(_at_rates(self.rates))
+        if self.clip_norm is not None:
+            gradients.append(optax.clip_by_global_norm(self.clip_norm))
+        move = optax.chain(*moves)
+        if self.allocation:
+            move = within_budget(move, self.allocation)
+        update = optax.chain(*gradients, move)
         if self.gradient_accumulation == 1:
             return update
         # Rows carry the weight 1 / (rows of the update), so the micro-batches' gradients are summed, not averaged.
@@ -90,21 +104,22 @@ class AdamW:
 
 class _AtRatesState(NamedTuple):
     count: Any  # updates so far
-    inner: Any
 
 
-def _at_rates(inner: optax.GradientTransformation, rates: Rates) -> optax.GradientTransformation:
-    """Shows `inner` no gradient of a variable before its first update, and scales what it makes of each."""
+def _at_rates(rates: Sequence[tuple[float, int]]) -> optax.GradientTransformation:
+    """Multiplies what there is for each variable by its factor; before its first update that is zero."""
 
     def init(parameters: Any) -> _AtRatesState:
-        return _AtRatesState(jnp.zeros([], jnp.int32), inner.init(parameters))
+        del parameters
+        return _AtRatesState(jnp.zeros([], jnp.int32))
 
-    def update(gradients: Any, state: _AtRatesState, parameters: Any = None) -> tuple[Any, _AtRatesState]:
-        factors = [jnp.where(state.count >= first, factor, 0.0) for factor, first in rates]
-        seen = [jnp.where(f > 0, g, jnp.zeros_like(g)) for f, g in zip(factors, gradients, strict=True)]
-        updates, inner_state = inner.update(seen, state.inner, parameters)
-        updates = [(f * u).astype(u.dtype) for f, u in zip(factors, updates, strict=True)]
-        return updates, _AtRatesState(optax.safe_increment(state.count), inner_state)
+    def update(values: Any, state: _AtRatesState, parameters: Any = None) -> tuple[Any, _AtRatesState]:
+        del parameters
+        scaled = [
+            jnp.where(state.count >= first, factor * value, jnp.zeros_like(value))
+            for (factor, first), value in zip(rates, values, strict=True)
+        ]
+        return scaled, _AtRatesState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init, update)
 
@@ -143,7 +158,10 @@ def _scale_by_adam(
 
 
 def is_decayed(variable: Any) -> bool:
-    """Whether weight decay applies to a variable: to all but biases and the scales and shifts of normalisations."""
+    """Whether weight decay applies to a variable: to all but biases and the scales and shifts of normalisations.
+
+    It does apply to other vectors, such as (IA)³'s scales and DoRA's magnitudes, as in Hugging Face's trainer.
+    """
     return variable.name not in _NOT_DECAYED
 
 
@@ -224,6 +242,9 @@ class OptaxOptimizer(keras.optimizers.Optimizer):
         recipe = dict(config["recipe"])
         recipe["schedule"] = Schedule(**recipe["schedule"])
         recipe["rates"] = tuple((factor, first) for factor, first in recipe["rates"])
+        if recipe["allocation"] is not None:
+            triplets = tuple((a, e, b) for a, e, b in recipe["allocation"]["triplets"])
+            recipe["allocation"] = Allocation(**{**recipe["allocation"], "triplets": triplets})
         return cls(AdamW(**recipe), name=config["name"])
 
     def _state_variable(self, leaf: Any, origin: Any) -> Any:

@@ -110,7 +110,6 @@ def shorter_matrices(tensors: dict[str, Any]) -> None:
         (kpeft.VeRA(rank=4), {"bias": "all"}, None, "bias='all' is not supported"),
         (kpeft.VeRA(rank=4), {"target_modules": ["c_attn"]}, None, "'c_attn'.* match no layer"),
         (kpeft.IA3(), {"target_modules": ["c_attn"]}, None, "'c_attn'.* match no layer"),
-        (kpeft.IA3(), {"fan_in_fan_out": True}, None, "fan_in_fan_out=True is not supported"),
         (kpeft.IA3(), {"feedforward_modules": []}, None, r"ia3_l has shape \(1, 16\), but the model needs \(16, 1\)"),
         (kpeft.LayerNorm(), {"target_modules": ["dense"]}, None, "is no LayerNorm"),
         (kpeft.LayerNorm(), {"target_modules": ["layernorm"]}, None, "'layernorm'.* match no layer"),

@@ -1,4 +1,4 @@
-"""LoRA's relatives and starts as PEFT wrote them (tests/peft_goldens_lora.py): loaded, computed and written back."""
+"""LoRA's relatives and starts as PEFT wrote them (tests/goldens_peft/lora.py): loaded, computed and written back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kpeft
-from kpeft.adapters.folder import WEIGHTS
+from kpeft.adapter_files import WEIGHTS
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 CASES = [

@@ -56,7 +56,8 @@ def test_golden(case: str, tmp_path: Path) -> None:
         return
     config, said = read(tmp_path), read(folder)
     assert config.keys() == said.keys()
-    otherwise = {"auto_mapping", "encoder_hidden_size", "modules_to_save", "prefix_projection"}
+    otherwise = {"auto_mapping", "base_model_name_or_path", "encoder_hidden_size", "modules_to_save"}
+    otherwise.add("prefix_projection")
     if base == "albert":
         otherwise.add("num_layers")  # there, how often the layers are applied
     assert {k: v for k, v in config.items() if k not in otherwise} == {
@@ -143,15 +144,23 @@ def shorter(tensors: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "config", "tensors", "message"),
     [
-        (PROMPT, {"num_virtual_tokens": None}, None, "tokens of method prompt cannot be None"),
-        (PROMPT, {"num_virtual_tokens": 3}, None, r"shape \(2, 16\), but the model needs \(3, 16\)"),
-        (PROMPT, {}, shorter, r"shape \(2, 15\), but the model needs \(2, 16\)"),
-        (PREFIX, {}, shorter, r"prompt_embeddings has shape \(2, 63\), but the model needs \(2, 64\)"),
+        (PROMPT, {"num_virtual_tokens": None}, None, "num_virtual_tokens must be of type int"),
+        (PROMPT, {"num_virtual_tokens": 3}, None, r"num_virtual_tokens=3, token_dim=16 do not fit .*\(2, 16\)"),
+        (PROMPT, {"token_dim": 15}, shorter, r"shape \(2, 15\), but the model needs \(2, 16\)"),
+        (PROMPT, {}, shorter, r"num_virtual_tokens=2, token_dim=16 do not fit .*\(2, 15\)"),
+        (PREFIX, {}, shorter, r"num_virtual_tokens=2, num_layers=2, token_dim=16 do not fit .*\(2, 63\)"),
+        (
+            PREFIX,
+            {"num_layers": None},
+            shorter,
+            r"has shape \(2, 63\), but the model needs \(2, 64\)",
+        ),
+        (PREFIX, {"num_attention_heads": 4}, None, "num_attention_heads=4, but the model has 2"),
+        (PROMPT, {"num_transformer_submodules": 2}, None, "num_transformer_submodules=2 is not supported"),
         (PREFIX, {}, lambda tensors: tensors.pop("prompt_embeddings"), "lacks prompt_embeddings"),
         (PROMPT, {}, lambda tensors: tensors.update(more=np.zeros(1)), "holds more"),
         (PROMPT, {}, lambda tensors: tensors.pop("base_model.classifier.bias"), "lacks 1 tensors"),
         (PROMPT, {"task_type": None, "modules_to_save": None}, None, "with a saved head"),
-        (PREFIX, {"new_field": 3}, None, "new_field=3 is not known"),
     ],
 )
 def test_files_that_do_not_fit(method: Any, config: Any, tensors: Any, message: str, tmp_path: Path) -> None:

@@ -81,13 +81,13 @@ def test_no_network_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hugging_face_hub_downloads_no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def download(repository: str, *, allow_patterns: list[str]) -> str:
-        asked.update(repository=repository, patterns=allow_patterns)
+    def download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
         return str(HF / "electra")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert load_classifier("hf://organisation/model", 3).get_layer("logits").units == 3
-    assert asked["repository"] == "organisation/model"
+    assert load_classifier("hf://organisation/model@v2", 3).get_layer("logits").units == 3
+    assert (asked["repository"], asked["revision"]) == ("organisation/model", "v2")
     assert not any("bin" in pattern or pattern == "*" for pattern in asked["patterns"])
 
 

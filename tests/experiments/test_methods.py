@@ -25,7 +25,7 @@ def test_every_method_is_compared() -> None:
 
 
 def options(folder: Path) -> argparse.Namespace:
-    return argparse.Namespace(output=folder, seeds=[0, 1], methods=["full", "lora --rank 4"], data_dir="glue")
+    return argparse.Namespace(output=folder, seeds=[0, 1], methods=["full", "lora --rank 4"], data_dir="glue", epochs=3)
 
 
 def test_finished_runs_are_not_made_again(tmp_path: Path) -> None:

@@ -108,6 +108,63 @@ def test_deberta_is_refused() -> None:
     np.testing.assert_array_equal(model(batch), y)
 
 
+def plain_attention(**options: Any) -> Any:
+    return keras.layers.MultiHeadAttention(HEADS, DIM, **options)
+
+
+@pytest.mark.parametrize("options", [{"use_gate": True}, {"sliding_window": 2}])
+def test_attention_that_does_more_is_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match="needs attention without use_gate and sliding_window"):
+        PrefixAttention(plain_attention(**options), tokens=2)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_masks_that_inputs_carry_and_causal_ones(causal: bool, explicit: bool) -> None:
+    ids = np.array([[1, 2, 3, 4], [3, 1, 0, 0]])
+    embedding = keras.layers.Embedding(5, WIDTH, mask_zero=True, embeddings_initializer="normal")
+    base = plain_attention()
+    layer = PrefixAttention(base, tokens=2, seed=0)
+    options = {"use_causal_mask": causal, "attention_mask": np.tri(4, dtype=bool)[None] if explicit else None}
+    real = ids != 0
+    y = array(layer(embedding(ids), embedding(ids), **options))
+    layer.disable()
+    off, plain = (array(each(embedding(ids), embedding(ids), **options)) for each in (layer, base))
+    np.testing.assert_allclose(off[real], plain[real], rtol=1e-4, atol=1e-6)
+    x = array(embedding(ids))
+    seen = np.broadcast_to(real[:, None] & (np.tri(4, dtype=bool) if causal or explicit else True), (2, 4, 4))
+    layer.enable()
+    np.testing.assert_allclose(y[real], array(layer(x, x, attention_mask=seen))[real], rtol=1e-4, atol=1e-6)
+    assert np.abs(y - array(layer(x, x)))[real].max() > 1e-5
+
+
+def test_an_unbuilt_base_with_a_key_of_its_own() -> None:
+    base = plain_attention()
+    layer = PrefixAttention(base, tokens=2, seed=0)
+    key = RNG.normal(size=(ROWS, LENGTH, WIDTH + 1))
+    y = layer(X, X, key)
+    assert base.built
+    assert not any(variable.trainable for variable in base.variables)
+    assert [variable.name for variable in layer.trainable_variables] == ["prefix"]
+    layer.disable()
+    assert y.shape == layer(X, X, key).shape
+    np.testing.assert_allclose(array(layer(X, X, key)), array(base(X, X, key)), rtol=1e-4, atol=1e-6)
+
+
+def test_two_layers_that_share_a_projection_are_saved(tmp_path: Any) -> None:
+    projection = PrefixProjection(2, 4, 3, seed=1)
+    x = keras.Input((None, WIDTH))
+    layers = [PrefixAttention(plain_attention(), tokens=2, projection=projection, seed=n) for n in range(2)]
+    y = layers[0](x, x)
+    model = keras.Model(x, layers[1](y, y))
+    projection.embedding.assign(RNG.normal(size=projection.embedding.shape))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(array(again(X)), array(model(X)))
+    first, second = (layer.projection for layer in again.layers if isinstance(layer, PrefixAttention))
+    assert first is second
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

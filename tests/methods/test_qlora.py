@@ -184,3 +184,14 @@ def test_named_adapters_need_the_weights_that_it_gives_up(saved: bool, tmp_path:
     assert adapters.names == ()
     assert after.keys() == before.keys()
     assert all(np.array_equal(after[path], before[path]) for path in before)
+
+
+def test_a_failed_load_gives_nothing_up(tmp_path: Any) -> None:
+    kpeft.save_adapter(kpeft.adapt(tiny_classifier("bert"), kpeft.QLoRA(rank=2)), tmp_path)
+    model = tiny_classifier("bert", num_classes=3)
+    before = values(model)
+    with pytest.raises(ValueError, match=r"has shape \(2, 16\), but the model needs \(3, 16\)"):
+        kpeft.load_adapter(model, tmp_path)
+    after = values(model)
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[path], before[path]) for path in before)

@@ -69,3 +69,12 @@ def test_training_holds_and_scales() -> None:
     assert moved[0]["dense/kernel"] == pytest.approx(1e-2, rel=0.01)
     assert moved[0]["logits/kernel"] == pytest.approx(1e-3, rel=0.01)
     assert moved[1]["embeddings/embeddings"] == pytest.approx(1e-3, rel=0.01)
+
+
+def test_what_is_never_trained_is_said(caplog: Any) -> None:
+    rows, config = make_rows(16), kpeft.TrainingConfig(batch_size=8, max_steps=2)
+    run(make_model(), rows, config, rates={"dense/kernel": Rate(1.0, 1)})
+    assert "never trained" not in caplog.text
+    run(make_model(), rows, config, rates={"dense/kernel": Rate(1.0, 2), "dense/bias": Rate(1.0, 9)})
+    message = "2 of 7 variables are never trained: their first step comes after the run's 2 (--unfreeze-every)."
+    assert [record.getMessage() for record in caplog.records] == [message]

@@ -1,16 +1,7 @@
-"""Writes tests/goldens/peft/{dora,lora}_*: LoRA's relatives and starts as Hugging Face PEFT saves and loads them.
-
-Run it once, in an environment of its own that has torch, transformers and peft:
-
-    python -m venv /tmp/hf && /tmp/hf/bin/pip install torch transformers peft
-    /tmp/hf/bin/python tests/peft_goldens_lora.py
-
-The files under tests/goldens/peft were written with torch 2.13.0, transformers 5.23.0 and peft 0.21.2.
-"""
+"""LoRA's relatives and starts as Hugging Face PEFT saves and loads them: tests/goldens/peft/{dora,lora}_*."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +10,7 @@ import peft
 import torch
 import transformers
 
-GOLDENS = Path(__file__).parent.absolute() / "goldens"
+BASES = Path(__file__).parents[1] / "goldens" / "hf"
 QUERY_VALUE = ["query", "value"]
 
 # Name -> base under tests/goldens/hf, and the adapter's options.
@@ -38,7 +29,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def base_model(name: str) -> Any:
-    return transformers.AutoModelForSequenceClassification.from_pretrained(name).eval()
+    return transformers.AutoModelForSequenceClassification.from_pretrained(str(BASES / name)).eval()
 
 
 def write_adapter(folder: Path, base: str, options: dict[str, Any]) -> None:
@@ -51,9 +42,8 @@ def write_adapter(folder: Path, base: str, options: dict[str, Any]) -> None:
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape) * 0.2)
     model.save_pretrained(folder)
-    (folder / "README.md").unlink()
     loaded = peft.PeftModel.from_pretrained(base_model(base), folder).eval()
-    inputs = dict(np.load(GOLDENS / "hf" / base / "expected.npz"))
+    inputs = dict(np.load(BASES / base / "expected.npz"))
     tokens = {
         "input_ids": torch.tensor(inputs["token_ids"]).long(),
         "attention_mask": torch.tensor(inputs["padding_mask"]).long(),
@@ -66,12 +56,6 @@ def write_adapter(folder: Path, base: str, options: dict[str, Any]) -> None:
 
 def main(folder: Path) -> None:
     """Writes all cases into a folder."""
-    folder = folder.absolute()
-    os.chdir(GOLDENS / "hf")  # so that the bases' names in the files are no machine's paths
     for name, (base, options) in CASES.items():
         write_adapter(folder / name, base, options)
         (folder / name / "base.txt").write_text(base + "\n")
-
-
-if __name__ == "__main__":
-    main(GOLDENS / "peft")

@@ -1,12 +1,4 @@
-"""Writes tests/goldens/peft: adapters by Hugging Face PEFT for the models of tests/goldens/hf, and their logits.
-
-It covers (IA)³, LayerNorm tuning, VeRA, and BitFit as a LoRA adapter that does nothing. Run it once, in an environment
-of its own that has torch, transformers and peft:
-
-    python tests/peft_goldens_formats.py
-
-The files were written with torch 2.13.0, transformers 5.23.0 and peft 0.21.2.
-"""
+"""(IA)³, LayerNorm tuning, VeRA, and BitFit as an idle LoRA: tests/goldens/peft/{ia3,ln_tuning,vera,bitfit}_*."""
 
 from __future__ import annotations
 
@@ -18,7 +10,7 @@ import peft
 import torch
 import transformers
 
-GOLDENS = Path(__file__).parent / "goldens"
+BASES = Path(__file__).parents[1] / "goldens" / "hf"
 
 IDLE = "bert.encoder.layer.0.attention.self.query"
 CASES: dict[str, tuple[str, Any]] = {
@@ -43,7 +35,7 @@ def main(folder: Path) -> None:
     """Writes a folder for each case."""
     for name, (base, config) in CASES.items():
         torch.manual_seed(1)
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(str(GOLDENS / "hf" / base))
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(str(BASES / base))
         adapted = peft.get_peft_model(model, config).eval()
         with torch.no_grad():
             for key, parameter in adapted.named_parameters():
@@ -51,17 +43,11 @@ def main(folder: Path) -> None:
                     parameter.zero_()
                 elif parameter.requires_grad:
                     parameter.add_(0.4 * torch.randn_like(parameter))
-        expected = np.load(GOLDENS / "hf" / base / "expected.npz")
+        expected = np.load(BASES / base / "expected.npz")
         inputs = {"input_ids": expected["token_ids"], "attention_mask": expected["padding_mask"]}
         if base in ("bert", "albert"):
             inputs["token_type_ids"] = expected["segment_ids"]
         with torch.no_grad():
             logits = adapted(**{key: torch.tensor(value) for key, value in inputs.items()}).logits.numpy()
-        adapted.peft_config["default"].base_model_name_or_path = base
         adapted.save_pretrained(folder / name)
-        (folder / name / "README.md").unlink()
         np.savez(folder / name / "expected.npz", base=base, logits=logits)
-
-
-if __name__ == "__main__":
-    main(GOLDENS / "peft")

@@ -1,7 +1,4 @@
-"""Writes tests/goldens/peft/combine: LoRA adapters, and what Hugging Face PEFT's add_weighted_adapter makes of them.
-
-Run by tests/make_peft_goldens.py, in an environment with torch, transformers and peft; written with peft 0.21.2.
-"""
+"""LoRA adapters, and what Hugging Face PEFT's add_weighted_adapter makes of them: tests/goldens/peft/combine."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 
-BASE = Path(__file__).parent / "goldens" / "hf" / "bert"
+BASE = Path(__file__).parents[1] / "goldens" / "hf" / "bert"
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "first": {"r": 3, "lora_alpha": 6, "target_modules": ["query", "value"]},
@@ -47,7 +44,7 @@ def cases() -> dict[str, dict[str, Any]]:
 
 def adapted() -> Any:
     """The base with every adapter on it, all of their numbers random."""
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(BASE).eval()
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(str(BASE)).eval()
     for number, (name, options) in enumerate(ADAPTERS.items()):
         config = peft.LoraConfig(lora_dropout=0.1 * number, layers_to_transform=[1], **options)
         if number == 0:
@@ -92,12 +89,6 @@ def main(folder: Path) -> None:
     """Writes the adapters, cases.json, and expected.safetensors: tensors, masks and logits of each case."""
     model = adapted()
     model.save_pretrained(folder, selected_adapters=list(ADAPTERS))
-    (folder / "README.md").unlink(missing_ok=True)
-    for name in ADAPTERS:
-        (folder / name / "README.md").unlink(missing_ok=True)
-        config = json.loads((folder / name / "adapter_config.json").read_text())
-        config["base_model_name_or_path"] = None
-        (folder / name / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     inputs = np.load(BASE / "expected.npz")
     batch = {"input_ids": "token_ids", "attention_mask": "padding_mask", "token_type_ids": "segment_ids"}
     expected: dict[str, Any] = {}
@@ -114,7 +105,3 @@ def main(folder: Path) -> None:
         expected[f"{case}/logits"] = logits.numpy().copy()
     save_file({key: np.ascontiguousarray(value) for key, value in expected.items()}, folder / "expected.safetensors")
     (folder / "cases.json").write_text(json.dumps(cases(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main(Path(__file__).parent / "goldens" / "peft" / "combine")
