@@ -86,6 +86,7 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
         assert all(run[name] == single[name] for name in ("best", "last", "timing"))
 
 
+@pytest.mark.slow
 def test_adalora_drops_the_same_in_each_run(tiny_preset: Path, tmp_path: Path) -> None:
     arguments = "--method adalora --rank 4 --target-rank 2 --orth-reg-weight 0.1"
     varied = "--seed 0,3 --learning-rate 1e-2,1e-3"
@@ -107,6 +108,7 @@ def test_bitfit_of_a_regression_under_a_frozen_head(tiny_preset: Path, tmp_path:
     compare(tiny_preset, tmp_path, arguments, varied, "seed=3,learning_rate=0.01", "key")
 
 
+@pytest.mark.slow
 def test_gates(tiny_preset: Path, tmp_path: Path) -> None:
     """A row's gate is the same beside the other runs' longer rows."""
     arguments = "--method lora+prefix+bottleneck --gated true --tokens 2 --size 3 --style pfeiffer"
