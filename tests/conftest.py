@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -20,6 +22,14 @@ _CACHE = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory() -> Iterator[None]:
+    """Forgets what a module has compiled, which is on disk for the next one that needs it: it fills gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
