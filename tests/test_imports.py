@@ -29,7 +29,7 @@ LAYERS = (
     ),
     ("kpeft.adapter_files",),
     ("kpeft.layers",),
-    ("kpeft.graphs", "kpeft.sites", "kpeft.frontier", "kpeft.lengthened", "kpeft.live"),
+    ("kpeft.graphs", "kpeft.sites", "kpeft.recast", "kpeft.frontier", "kpeft.lengthened", "kpeft.live"),
     ("kpeft.targets",),
     ("kpeft.methods",),
     ("kpeft.quantized_model",),

@@ -14,7 +14,7 @@ from kpeft.backbones.kerashub import classifier_from_preset, tokenizer_from_pres
 from kpeft.backbones.presets import PresetFiles, resolve
 from kpeft.backbones.tokenizer_files import tokenizer_from_folder
 from kpeft.backbones.tokenizers import TextTokenizer
-from kpeft.sites import recast
+from kpeft.recast import recast
 
 logger = logging.getLogger("kpeft")
 

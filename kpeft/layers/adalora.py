@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.linear import full
-from kpeft.layers.lora import LoRALayer
+from kpeft.layers.lora import LoRALayer, OnDense, OnEinsumDense
 
 _STDDEV = 0.02
 
@@ -57,7 +57,7 @@ class AdaLoRALayer(LoRALayer):
 
 
 @keras.saving.register_keras_serializable("kpeft")
-class AdaLoRADense(AdaLoRALayer):
+class AdaLoRADense(OnDense, AdaLoRALayer):
     """AdaLoRA on a `keras.layers.Dense`; the formula is in `AdaLoRALayer`.
 
     Args:
@@ -68,26 +68,12 @@ class AdaLoRADense(AdaLoRALayer):
         >>> layer = AdaLoRADense(keras.layers.Dense(64, activation="relu"), rank=6, alpha=8)
     """
 
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if isinstance(base, int):
-            base = keras.layers.Dense(base)
-        if not isinstance(base, keras.layers.Dense):
-            raise ValueError(
-                f"AdaLoRADense wraps a keras.layers.Dense or makes one of so many units. Received: {base!r}"
-            )
-        super().__init__(base, **kwargs)
-
 
 @keras.saving.register_keras_serializable("kpeft")
-class AdaLoRAEinsumDense(AdaLoRALayer):
+class AdaLoRAEinsumDense(OnEinsumDense, AdaLoRALayer):
     """AdaLoRA on a `keras.layers.EinsumDense`, its kernel read as a matrix as in `kpeft.layers.LoRAEinsumDense`.
 
     Args:
         base: A `keras.layers.EinsumDense` whose kernel lists its contracted axes first.
         **kwargs: Of `AdaLoRALayer`.
     """
-
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if not isinstance(base, keras.layers.EinsumDense):
-            raise ValueError(f"AdaLoRAEinsumDense wraps a keras.layers.EinsumDense. Received: {base!r}")
-        super().__init__(base, **kwargs)

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from kpeft.layers.linear import finish, full
-from kpeft.layers.lora import LoRALayer
+from kpeft.layers.lora import LoRALayer, OnDense, OnEinsumDense
 
 
 class DoRALayer(LoRALayer):
@@ -86,7 +86,7 @@ class DoRALayer(LoRALayer):
 
 
 @keras.saving.register_keras_serializable("kpeft")
-class DoRADense(DoRALayer):
+class DoRADense(OnDense, DoRALayer):
     """DoRA on a `keras.layers.Dense`; the formula is in `DoRALayer`, what A and B are in `kpeft.layers.LoRADense`.
 
     Args:
@@ -97,16 +97,9 @@ class DoRADense(DoRALayer):
         >>> layer = DoRADense(keras.layers.Dense(64, activation="relu"), rank=4, alpha=8)
     """
 
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if isinstance(base, int):
-            base = keras.layers.Dense(base)
-        if not isinstance(base, keras.layers.Dense):
-            raise ValueError(f"DoRADense wraps a keras.layers.Dense or makes one of so many units. Received: {base!r}")
-        super().__init__(base, **kwargs)
-
 
 @keras.saving.register_keras_serializable("kpeft")
-class DoRAEinsumDense(DoRALayer):
+class DoRAEinsumDense(OnEinsumDense, DoRALayer):
     """DoRA on a `keras.layers.EinsumDense`, its kernel read as a matrix as in `kpeft.layers.LoRAEinsumDense`.
 
     For `abc,cde->abde` with a kernel (d, heads, head_dim) the magnitude is (heads, head_dim).
@@ -115,8 +108,3 @@ class DoRAEinsumDense(DoRALayer):
         base: A `keras.layers.EinsumDense` whose kernel lists its contracted axes first.
         **kwargs: Of `DoRALayer`.
     """
-
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if not isinstance(base, keras.layers.EinsumDense):
-            raise ValueError(f"DoRAEinsumDense wraps a keras.layers.EinsumDense. Received: {base!r}")
-        super().__init__(base, **kwargs)

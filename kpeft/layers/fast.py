@@ -1,6 +1,6 @@
 """Keras's encoder layers with the arithmetic of `kpeft.ops`: the same variables, formulas and saved form, in less time.
 
-`kpeft.sites.recast` turns built Keras layers into these, which add no state. On another backend than JAX, and for
+`kpeft.recast.recast` turns built Keras layers into these, which add no state. On another backend than JAX, and for
 options that encoders do not use, each is the Keras layer it derives from.
 """
 

@@ -169,8 +169,30 @@ class LoRALayer(MergeableAdapter):
         }
 
 
+class OnDense:
+    """Of a `LoRALayer` that wraps a `keras.layers.Dense`, or makes one of so many units."""
+
+    def __init__(self, base: Any, **kwargs: Any) -> None:
+        if isinstance(base, int):
+            base = keras.layers.Dense(base)
+        if not isinstance(base, keras.layers.Dense):
+            raise ValueError(
+                f"{type(self).__name__} wraps a keras.layers.Dense or makes one of so many units. Received: {base!r}"
+            )
+        super().__init__(base, **kwargs)  # type: ignore[call-arg]
+
+
+class OnEinsumDense:
+    """Of a `LoRALayer` that wraps a `keras.layers.EinsumDense`."""
+
+    def __init__(self, base: Any, **kwargs: Any) -> None:
+        if not isinstance(base, keras.layers.EinsumDense):
+            raise ValueError(f"{type(self).__name__} wraps a keras.layers.EinsumDense. Received: {base!r}")
+        super().__init__(base, **kwargs)  # type: ignore[call-arg]
+
+
 @keras.saving.register_keras_serializable("kpeft")
-class LoRADense(LoRALayer):
+class LoRADense(OnDense, LoRALayer):
     """LoRA on a `keras.layers.Dense`: y = f(x W + s·(dropout(x) A) B + b).
 
     W (in, out) and b (out,) are the base's and frozen; f is the base's activation. A (in, r) starts uniform in
@@ -186,16 +208,9 @@ class LoRADense(LoRALayer):
         >>> layer = LoRADense(keras.layers.Dense(64, activation="relu"), rank=4, alpha=8)
     """
 
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if isinstance(base, int):
-            base = keras.layers.Dense(base)
-        if not isinstance(base, keras.layers.Dense):
-            raise ValueError(f"LoRADense wraps a keras.layers.Dense or makes one of so many units. Received: {base!r}")
-        super().__init__(base, **kwargs)
-
 
 @keras.saving.register_keras_serializable("kpeft")
-class LoRAEinsumDense(LoRALayer):
+class LoRAEinsumDense(OnEinsumDense, LoRALayer):
     """LoRA on a `keras.layers.EinsumDense`, as attention uses for query, key, value and output.
 
     The kernel is read as a matrix from all axes that the equation contracts to all axes that it makes, so that the
@@ -208,8 +223,3 @@ class LoRAEinsumDense(LoRALayer):
         rank: See `LoRALayer`; so are `alpha`, `dropout`, `use_rslora`, `lora_bias`, `init` and `seed`.
         **kwargs: Of `keras.layers.Layer`.
     """
-
-    def __init__(self, base: Any, **kwargs: Any) -> None:
-        if not isinstance(base, keras.layers.EinsumDense):
-            raise ValueError(f"LoRAEinsumDense wraps a keras.layers.EinsumDense. Received: {base!r}")
-        super().__init__(base, **kwargs)

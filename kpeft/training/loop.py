@@ -17,7 +17,7 @@ from kpeft.config import TrainingConfig
 from kpeft.glue.tokens import EncodedRows
 from kpeft.methods import RankBudget, Rate
 from kpeft.ops import NUMERICS
-from kpeft.sites import fast_dropout
+from kpeft.recast import fast_dropout
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
     Evaluation,

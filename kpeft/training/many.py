@@ -15,7 +15,7 @@ import numpy as np
 
 from kpeft.glue.tokens import EncodedRows
 from kpeft.methods import RankBudget, Rate
-from kpeft.sites import fast_dropout
+from kpeft.recast import fast_dropout
 from kpeft.training.batches import RowSource, TrainBatches
 from kpeft.training.callbacks import FitState, Interruption, Progress
 from kpeft.training.callbacks.evaluation import Score

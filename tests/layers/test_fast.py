@@ -15,7 +15,8 @@ import scipy.stats
 from kpeft.layers import FastDropout
 from kpeft.layers.fast import FAST_LAYERS, FastAttentionDropout, FastDense, FastLayer, FastMultiHeadAttention
 from kpeft.ops import random_bits
-from kpeft.sites import recast, variable_paths, walk
+from kpeft.recast import recast
+from kpeft.sites import variable_paths, walk
 from tests.tiny import tiny_classifier
 
 

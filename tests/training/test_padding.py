@@ -11,7 +11,8 @@ import pytest
 
 import kpeft
 from kpeft.config import TrainingConfig
-from kpeft.sites import recast, walk
+from kpeft.recast import recast
+from kpeft.sites import walk
 from tests.tiny import VOCABULARY, tiny_classifier
 from tests.training.small_model import make_rows, run, weights_of
 
