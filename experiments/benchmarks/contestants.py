@@ -26,6 +26,7 @@ class Kind:
         precision: `"float32"` or `"bfloat16"`.
         keras_layers: For kpeft's worker: leave the encoder's layers as KerasHub made them.
         own_malloc: For kpeft's worker: leave malloc as the system has it.
+        eights: For kpeft's worker: pad to multiples of 8.
         compile: For Hugging Face's worker: `torch.compile` the model.
     """
 
@@ -34,6 +35,7 @@ class Kind:
     precision: str
     keras_layers: bool = False
     own_malloc: bool = False
+    eights: bool = False
     compile: bool = False
 
     @property
@@ -58,6 +60,7 @@ ABLATIONS = tuple(
         "malloc as it is": {"own_malloc": True},
         "Keras's layers": {"keras_layers": True},
         "malloc and layers as they are": {"own_malloc": True, "keras_layers": True},
+        "padded to eights": {"eights": True},
     }.items()
 )
 
@@ -107,6 +110,7 @@ class Contestant:
             "precision": kind.precision,
             "keras_layers": kind.keras_layers,
             "own_malloc": kind.own_malloc,
+            "eights": kind.eights,
             "compile": kind.compile,
         }
         told = json.dumps(options | switches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -26,9 +27,10 @@ from kpeft.config import TrainingConfig  # noqa: E402
 from kpeft.experiment import POLICIES  # noqa: E402
 from kpeft.methods.fields import method_from_json  # noqa: E402
 from kpeft.sites import random_states, variable_paths  # noqa: E402
-from kpeft.training import FitState, StepCallback, loop, predict_logits, train, trained_part  # noqa: E402
+from kpeft.training import FitState, StepCallback, batches, loop, predict_logits, train, trained_part  # noqa: E402
 from kpeft.training.batches import RowSource, TrainBatches  # noqa: E402
 from kpeft.training.loop import make_plan  # noqa: E402
+from kpeft.training.widths import choose_widths  # noqa: E402
 
 
 def make_method(name: str | dict[str, Any], rank: int) -> kpeft.Method:
@@ -103,6 +105,8 @@ def main() -> None:
     if options["keras_layers"]:
         mock.patch.object(loading, "recast").start()
         mock.patch.object(loop, "fast_dropout", contextlib.nullcontext).start()
+    if options["eights"]:
+        mock.patch.object(batches, "choose_widths", partial(choose_widths, multiple=8)).start()
     model = kpeft.load_classifier(
         options["preset"],
         2,

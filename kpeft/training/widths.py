@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-_MULTIPLE = 4
 
-
-def choose_widths(lengths: np.ndarray, *, most: int = 8, least_gain: float = 0.02) -> tuple[int, ...]:
+def choose_widths(
+    lengths: np.ndarray, *, multiple: int = 4, most: int = 8, least_gain: float = 0.02
+) -> tuple[int, ...]:
     """Padded lengths for rows of these lengths.
 
-    The widths are multiples of 4, except the last, which is the longest row. For each number of widths, the ones
-    with the fewest padded tokens are found by dynamic programming over the histogram of lengths; another width is
+    The widths are multiples of `multiple`, except the last, which is the longest row. For each number of widths, the
+    ones with the fewest padded tokens are found by dynamic programming over the histogram of lengths; another width is
     taken while it saves at least `least_gain` of the tokens, since each costs a compilation.
 
     Args:
         lengths: Tokens of each row, integers, shape (rows,).
+        multiple: See above.
         most: At most so many widths.
         least_gain: Share of the tokens that one more width must save.
 
@@ -23,7 +24,7 @@ def choose_widths(lengths: np.ndarray, *, most: int = 8, least_gain: float = 0.0
         The widths, rising.
     """
     longest = int(lengths.max())
-    candidates = np.unique(np.append(np.arange(_MULTIPLE, longest, _MULTIPLE), longest))
+    candidates = np.unique(np.append(np.arange(multiple, longest, multiple), longest))
     # rows_up_to[j]: rows that fit in candidate j - 1, with 0 in front.
     rows_up_to = np.append(0, np.searchsorted(np.sort(lengths), candidates, side="right"))
     last = len(candidates)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.benchmarks import setting, startup
+from experiments.benchmarks import padding, setting, startup
 from experiments.benchmarks.contestants import ABLATIONS, KINDS, Contestant, Kind, Turn, summary
 from experiments.benchmarks.cost import Encoder, flops_per_token
 from experiments.benchmarks.rows import write_rows
@@ -93,7 +93,7 @@ def test_flops_count_what_each_method_needs() -> None:
 
 def test_contestants_have_names_of_their_own() -> None:
     names = [kind.name for kind in (*KINDS, *ABLATIONS)]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 13
 
 
 def test_kpeft_starts_with_an_empty_folder_and_then_with_what_it_left(
@@ -232,3 +232,13 @@ def test_kerashub_evaluates_amid_fit_and_trains_on_as_if_it_had_not() -> None:
     after_two, _ = train(evaluates=False, steps=2)
     expected = after_two.predict(validation.batch(range(len(validation)), 40), verbose=0)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_positions_are_counted_batch_by_batch() -> None:
+    lengths = np.array([3, 5, 6, 9] * 8)
+    found = padding.positions(lengths, batch_size=4)
+    # Sorted by length, each batch holds rows of one length; the lengths are padded to 4, 8 and 9, or to 8 and 9.
+    tokens = 8 * (3 + 5 + 6 + 9)
+    assert found["to each batch's longest row"] == 1
+    assert found["as kpeft pads"] == 8 * (4 + 8 + 8 + 9) / tokens
+    assert found["to multiples of 8"] == 8 * (8 + 8 + 8 + 9) / tokens
