@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder of GLUE TSVs; without it the bundled sample")
     parser.add_argument("--methods", nargs="+", metavar="FLAGS", default=METHODS, help="such as 'lora --rank 4'")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=3, help="of each run (default 3)")
+    parser.add_argument("--epochs", type=int, default=5, help="of each run (default 5)")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each method (default 5)")
     parser.add_argument("--parts", nargs="+", choices=("scores", "speed"), default=("scores", "speed"))

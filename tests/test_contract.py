@@ -171,10 +171,6 @@ def test_only_what_is_declared_moves(family: Any, case: Any) -> None:
     check_training(family, CASES[case], eager=False)
 
 
-def test_only_what_is_declared_moves_in_an_eager_step() -> None:
-    check_training("bert", CASES["lora-all"], eager=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "case"), PAIRS)
 def test_whole_matrix_eager(family: Any, case: Any) -> None:

@@ -65,7 +65,10 @@ def test_roberta_base(roberta: Any, method: kpeft.Method, expected: int) -> None
     assert trainable(roberta, method) == expected
 
 
-@pytest.mark.parametrize("name", kpeft.METHODS)
+# Two encoders of that size are quantised in a quarter of a minute.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "qlora" else ()) for name in kpeft.METHODS]
+)
 def test_list_prints_what_is_so(bert: Any, roberta: Any, name: str) -> None:
     method = kpeft.METHODS[name]()
     assert (trainable(bert, method), trainable(roberta, method)) == TRAINABLE[name]

@@ -64,7 +64,7 @@ class PrefixAttention(AdapterLayer):
         base: A `keras.layers.MultiHeadAttention`, without a gate of its own or a sliding window; built or not.
         tokens: Number n of virtual tokens.
         projection: Makes h, (n, hidden); several layers may share one.
-        dropout: Share of the prefix that is dropped in training.
+        dropout: Share of the prefix that is dropped in training, anew for each row.
         gated: Scale each row's prefix by a gate.
         seed: Seed of the prefix's start, N(0, 1), of W and b, of the gate, and of the dropout.
         **kwargs: Of `AdapterLayer`.
@@ -158,14 +158,12 @@ class PrefixAttention(AdapterLayer):
         q = base.query_dense(query)
         k = base.key_dense(value if key is None else key)
         v = base.value_dense(value)
-        prefix = self.prefix()
-        flat = self.dropout(ops.reshape(prefix, (self.tokens, -1)), training=training)
-        prefix = ops.reshape(flat, (1, *prefix.shape))
+        prefix = ops.broadcast_to(self.prefix(), (rows, self.tokens, 2, base.num_heads, base.key_dim))
         if self.gated:
             prefix = self.input_gate(query, ndim=5) * prefix
-        prefix = ops.cast(prefix, k.dtype)
-        shape = (rows, self.tokens, *prefix.shape[3:])
-        k_first, v_first = (ops.broadcast_to(prefix[:, :, i], shape) for i in (0, 1))
+        prefix = self.dropout(ops.reshape(prefix, (rows, -1)), training=training)
+        prefix = ops.cast(ops.reshape(prefix, (rows, self.tokens, 2, base.num_heads, base.key_dim)), k.dtype)
+        k_first, v_first = prefix[:, :, 0], prefix[:, :, 1]
         if attention_mask is None:
             attention_mask = ops.ones((rows, 1, ops.shape(k)[1]), "bool")
         mask = ops.cast(attention_mask, "bool")

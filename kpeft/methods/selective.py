@@ -41,6 +41,7 @@ class Full(Method):
             raise ValueError(f"unfreeze_every must be at least 1. Received: unfreeze_every={self.unfreeze_every}")
 
     def trained(self, layout: Layout) -> set[str]:
+        self.rates(layout)  # a model without numbered layers is refused before anything is changed
         return set(layout.variables)
 
     def rates(self, layout: Layout) -> Mapping[str, Rate]:

@@ -29,6 +29,9 @@ FORMATS: dict[str, kpeft.Method] = {
     "LORA": kpeft.LoRA(rank=2, layers=(1,)),
     "DORA": kpeft.DoRA(rank=2, layers=(1,), bias="all"),
     "BITFIT": kpeft.BitFit(),
+    "ADALORA": kpeft.AdaLoRA(rank=3, target_rank=2),
+    "LOHA": kpeft.LoHa(rank=2),
+    "LOKR": kpeft.LoKr(rank=1),
     "IA3": kpeft.IA3(),
     "LN_TUNING": kpeft.LayerNorm(),
     "VERA": kpeft.VeRA(rank=4),
@@ -191,7 +194,7 @@ def test_files_that_cannot_be_read(name: str, damage: str, model: Any, adapters:
     refused(model, folder, named)
 
 
-SIZES = ("r", "num_virtual_tokens", "rank", "size", "tokens")
+SIZES = ("init_r", "r", "num_virtual_tokens", "rank", "size", "tokens")
 
 
 @pytest.mark.parametrize("value", ["8", 0, -1, 10**9, 2.5, True, None, [1]])

@@ -74,6 +74,8 @@ def test_dropout_is_of_the_prefix_and_only_in_training() -> None:
     without = PrefixAttention(layer.base, tokens=3, seed=0)
     np.testing.assert_array_equal(layer(X, X), without(X, X))
     assert np.abs(array(layer(X, X, training=True)) - array(without(X, X, training=True))).max() > 0.01
+    first, second = array(layer(*[np.repeat(X[:1], 2, axis=0)] * 2, training=True))
+    assert np.abs(first - second).max() > 0.01  # each row has a mask of its own
 
 
 @pytest.mark.parametrize("projected", [False, True])

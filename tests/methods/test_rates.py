@@ -44,9 +44,9 @@ def test_layers_by_depth(family: Any) -> None:
 
 
 def test_a_model_without_layers_has_no_depth() -> None:
-    adaptation = kpeft.adapt(make_model(), kpeft.Full(layer_decay=0.9))
-    with pytest.raises(ValueError, match="need a KerasHub encoder"):
-        adaptation.rates()
+    for method in (kpeft.Full(layer_decay=0.9), kpeft.Full(unfreeze_every=5)):
+        with pytest.raises(ValueError, match="need a KerasHub encoder"):
+            kpeft.adapt(make_model(), method)
     for options in ({"layer_decay": 0.0}, {"layer_decay": 1.5}, {"unfreeze_every": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             kpeft.Full(**options)
