@@ -70,6 +70,7 @@ class Adaptation:
         self.method = method
         self.adapters = dict(adapters)
         self.merged = False
+        self._detached = False
         self._flags = flags
         self._quantized = quantized
         self._start = self._values(trained)
@@ -170,7 +171,13 @@ class Adaptation:
         Returns:
             The model that the method was put on; of a method that made a new model that is another than `model`, which
             is then of no more use.
+
+        Raises:
+            ValueError: If it was detached before.
         """
+        if self._detached:
+            raise ValueError(f"method {self.method.name!r} is off the model already: detach() was called before.")
+        self._detached = True
         let_go(self.model)
         if self._original is not self.model:
             forget_calls(self.model, self._original)

@@ -35,6 +35,10 @@ def test_a_model_carries_one_method(first: Any) -> None:
         kpeft.adapt(model, kpeft.HeadOnly())
     adaptation.detach()
     kpeft.adapt(model, kpeft.HeadOnly())
+    after = state(model)
+    with pytest.raises(ValueError, match="off the model already"):
+        adaptation.detach()
+    assert state(model) == after
 
 
 def test_nor_does_a_model_around_the_same_layers() -> None:

@@ -27,7 +27,7 @@ _SCALED = ("lora_b", "lora_bias")
 class _Union(Method):
     """Wraps what any of several adaptations wraps, at the largest rank, and trains all that they change."""
 
-    name: ClassVar[str] = "union"
+    name: ClassVar[str] = "named adapters"
     summary: ClassVar[str] = "what several methods do"
 
     members: tuple[Placed, ...]
