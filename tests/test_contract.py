@@ -177,6 +177,20 @@ def test_whole_matrix_eager(family: Any, case: Any) -> None:
     check_training(family, CASES[case], eager=True)
 
 
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in ONE_EACH else pytest.mark.slow) for case in CASES]
+)
+def test_bfloat16_computes_nearly_the_same_with_float32_variables(case: str) -> None:
+    outputs = []
+    for dtype in ("float32", "mixed_bfloat16"):
+        adaptation = kpeft.adapt(tiny_classifier("bert", dtype=dtype), CASES[case], seed=3)
+        disturb(adaptation)
+        assert {v.dtype for v in adaptation.trained_variables().values()} == {"float32"}
+        outputs.append(np.asarray(adaptation.model(tiny_batch(adaptation.model)), np.float32))
+    assert outputs[0].std() > 0.2
+    np.testing.assert_allclose(*outputs, rtol=0, atol=0.06)
+
+
 @pytest.mark.parametrize(("family", "case"), PAIRS)
 def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, case: Any, tmp_path: Any) -> None:
     model = tiny_classifier(family)
