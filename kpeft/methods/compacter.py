@@ -29,7 +29,7 @@ class Compacter(Method):
     own, see `kpeft.layers.CompacterBottleneck`. It cannot be merged.
 
     Attributes:
-        size: Width of the bottleneck; n divides it and the model's width. The paper takes a 32nd of the width.
+        size: Width of the bottleneck; n divides it and the model's width. The authors take a 32nd of the width.
         phm_dim: n.
         rank: r.
         style: Where adapters stand, see `Bottleneck`: `houlsby` is the paper's Compacter, `pfeiffer` its Compacter++.
