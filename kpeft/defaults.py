@@ -38,6 +38,7 @@ LEARNING_RATES: dict[str, Default] = {
     "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
     "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),
     "bottleneck": Default(3e-4, "the code of Houlsby et al., 2019, arXiv 1902.00751"),
+    "compacter": Default(3e-3, "the authors' code of Karimi Mahabadi et al., 2021, arXiv 2106.04647: MRPC, 20 epochs"),
     "qlora": Default(5e-4, "as for LoRA, which it is on a quantised model"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"

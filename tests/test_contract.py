@@ -50,6 +50,8 @@ CASES = {
     "bottleneck": kpeft.Bottleneck(size=3),
     "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
     "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
+    "compacter": kpeft.Compacter(size=8),
+    "compacter-pfeiffer": kpeft.Compacter(size=4, phm_dim=2, rank=2, style="pfeiffer", train_head=False),
     "bottleneck-gated": kpeft.Bottleneck(size=3, style="parallel", gated=True),
     "unipelt": kpeft.LoRA(rank=2, gated=True)
     + kpeft.Prefix(tokens=2, gated=True)
@@ -73,6 +75,7 @@ ONE_EACH = (
     "lokr",
     "bottleneck",
     "bottleneck-parallel",
+    "compacter",
     "prompt",
     "p-tuning",
     "prefix",
