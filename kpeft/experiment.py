@@ -26,11 +26,10 @@ from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows
 from kpeft.methods import Method
 from kpeft.placing import adapt
-from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
+from kpeft.results import CHECKPOINTS, FILE, HISTORY, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
-from kpeft.training.loop import CHECKPOINTS, HISTORY
 from kpeft.training.timing import Timer
 from kpeft.warm_start import choose_head
 
