@@ -1,0 +1,98 @@
+"""Published GLUE scores beside those of some runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from kpeft.glue.tasks import get_task
+from kpeft.results import FILE, RunResult, read_result
+
+# Hu et al., 2021, https://arxiv.org/abs/2106.09685, table 2, RoBERTa-base: MNLI overall accuracy, CoLA Matthews
+# correlation, STS-B Pearson, others accuracy.
+PUBLISHED = {
+    "full": {
+        "mnli": 0.876,
+        "sst2": 0.948,
+        "mrpc": 0.902,
+        "cola": 0.636,
+        "qnli": 0.928,
+        "qqp": 0.919,
+        "rte": 0.787,
+        "stsb": 0.912,
+    },
+    "bitfit": {
+        "mnli": 0.847,
+        "sst2": 0.937,
+        "mrpc": 0.927,
+        "cola": 0.620,
+        "qnli": 0.918,
+        "qqp": 0.840,
+        "rte": 0.815,
+        "stsb": 0.908,
+    },
+    "lora": {
+        "mnli": 0.875,
+        "sst2": 0.951,
+        "mrpc": 0.897,
+        "cola": 0.634,
+        "qnli": 0.933,
+        "qqp": 0.908,
+        "rte": 0.866,
+        "stsb": 0.915,
+    },
+}
+METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
+
+
+def table(sweeps: Mapping[str, list[Path]], protocol: str) -> str:
+    """Returns Markdown: a row for each task and method that has a result.
+
+    Args:
+        sweeps: The folders of the seeds' runs by `TASK-METHOD`.
+        protocol: `"paper"`: median; else mean. Both are of each run's best evaluation: on the validation rows
+            themselves with `"paper"`, on rows held out of the training split else.
+    """
+    middle = "median" if protocol == "paper" else "mean"
+    lines = [
+        f"| task | method | preset | seeds | metric | ours, {middle} | published, RoBERTa-base | difference | "
+        "class baseline |",
+        "|---|---|---|---:|---|---:|---:|---:|---|",
+    ]
+    for name, folders in sweeps.items():
+        results = [read_result(folder) for folder in folders if (folder / FILE).exists()]
+        if not results:
+            continue
+        task, _, method = name.partition("-")
+        scores = [score(result) for result in results]
+        ours = statistics.median(scores) if protocol == "paper" else statistics.mean(scores)
+        published = PUBLISHED[method][task]
+        cells = [
+            *(task, method, results[0].preset, str(len(results)), METRICS.get(task, "accuracy")),
+            *(f"{ours:.3f}", f"{published:.3f}", f"{ours - published:+.3f}", baseline(task, results)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def score(result: RunResult) -> float:
+    """The metric of LoRA's table: MNLI's is over both validation sets."""
+    metrics = _best(result)
+    if result.task == "mnli":  # of 9,815 and 9,832 rows
+        return (metrics["matched/accuracy"] + metrics["mismatched/accuracy"]) / 2
+    return metrics[METRICS.get(result.task, "accuracy")]
+
+
+def baseline(task: str, results: list[RunResult]) -> str:
+    """Says of each of the task's baselines whether the mean reaches it."""
+    said = []
+    for metric, least in get_task(task).baseline.items():
+        mean = statistics.mean(_best(result)[metric] for result in results)
+        said.append(f"{metric} {mean:.3f} {'≥' if mean >= least else '<'} {least:g}")
+    return ", ".join(said)
+
+
+def _best(result: RunResult) -> Mapping[str, float]:
+    assert result.best is not None
+    return result.best.metrics

@@ -1,0 +1,29 @@
+"""Does BitFit want a larger or a smaller learning rate than full fine-tuning?
+
+    python -m experiments.learning_rates --data-dir GLUE_FOLDER
+
+Two course reports say a larger one, a third a smaller one. Full fine-tuning, BitFit and LoRA over the same rates, half
+a decade apart; the page draws score against rate. All else is `kpeft.run`'s default. The curves are of the validation
+rows: they answer the question, and no rate is chosen by them.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from experiments.recipe import Sweep, main
+
+RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+METHODS = {"full": RATES[:7], "bitfit": RATES[2:], "lora": RATES[2:]}
+
+
+def sweeps(options: argparse.Namespace) -> list[Sweep]:
+    return [
+        Sweep(f"{task}-{method}", f"--task {task} --epochs 3 --method {method}", learning_rates=rates)
+        for task in options.tasks
+        for method, rates in METHODS.items()
+    ]
+
+
+if __name__ == "__main__":
+    main(__doc__, sweeps, tasks=("mrpc", "rte"))

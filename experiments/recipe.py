@@ -1,0 +1,230 @@
+"""What recipes share: their flags, the runs that are still to be made, and the page at the end.
+
+A recipe is a module whose docstring asks a question. It names the runs that answer it as `Sweep`s; each is made with
+every seed, in a folder of its own. A run that is there already is not made again, and one that was broken off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments.runs import Job, run_all
+from kpeft import report
+from kpeft.config import PRECISIONS, RunConfig
+from kpeft.files import replacing
+from kpeft.results import CHECKPOINTS, FILE
+from kpeft.run import make_config, make_parser
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in their seed, and in a learning rate or LoRA's rank.
+
+    Attributes:
+        name: Folder of the runs.
+        flags: Of `kpeft.run`, in one line.
+        learning_rates: Each is a run; `()` leaves the rate to `flags`.
+        ranks: Likewise.
+        stage: Sweeps of stage 1 begin when all of stage 0 have ended.
+    """
+
+    name: str
+    flags: str
+    learning_rates: tuple[float, ...] = ()
+    ranks: tuple[int, ...] = ()
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        name: What to call it.
+        flags: Of `kpeft.run`, all but the output folder.
+        folder: Where its files go.
+    """
+
+    name: str
+    flags: list[str]
+    folder: Path
+
+    def config(self) -> RunConfig:
+        """Returns what the flags ask for."""
+        return make_config(make_parser().parse_args(self.flags))
+
+
+def main(
+    doc: str | None,
+    sweeps: Callable[[argparse.Namespace], list[Sweep]],
+    *,
+    tasks: Sequence[str],
+    seeds: Sequence[int] = (0, 1, 2),
+    add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    summary: Callable[[argparse.Namespace, dict[str, list[Run]]], str] | None = None,
+) -> NoReturn:
+    """Makes the runs of a recipe that are not there yet, and writes report.html and report.md.
+
+    Args:
+        doc: The recipe's docstring.
+        sweeps: Gives its sweeps, from the parsed flags.
+        tasks: Those it is for, of which the user may choose some.
+        seeds: Those of each run where the user says nothing.
+        add_flags: Adds flags of the recipe's own.
+        summary: Gives a table of the recipe's own, table.md, from the flags and the runs by sweep.
+    """
+    options = parse(doc, tasks, seeds, add_flags)
+    try:
+        status = make(sweeps(options), options)
+    except ValueError as error:
+        sys.stderr.write(f"experiments: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("experiments: interrupted; the same command goes on from here.\n")
+        sys.exit(130)
+    if summary is not None:
+        text = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
+        with replacing(options.output / "table.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        sys.stdout.write(text)
+    sys.exit(report.main([str(options.output)]) or status)
+
+
+def parse(
+    doc: str | None,
+    tasks: Sequence[str],
+    seeds: Sequence[int] = (0, 1, 2),
+    add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> argparse.Namespace:
+    """Returns the flags of a recipe."""
+    name = Path(getattr(sys.modules["__main__"], "__file__", None) or "recipe").stem
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--preset", help="instead of the recipe's own, such as minilm")
+    add("--data-dir", help="folder of GLUE TSVs; without it tensorflow-datasets loads them")
+    add("--offline", action="store_true", help="packaged encoder and bundled sample rows; touches no network")
+    add("--tasks", nargs="+", choices=tasks, default=list(tasks), help=f"(default {' '.join(tasks)})")
+    add("--seeds", nargs="+", type=int, default=list(seeds), help=f"(default {' '.join(map(str, seeds))})")
+    add("--limit", type=int, help="use only so many training rows")
+    add("--epochs", type=int, help="instead of the recipe's own")
+    add("--precision", default="float32", choices=PRECISIONS, help="(default float32)")
+    add("--jobs", type=int, default=1, help="processes side by side, each on its share of the cores (default 1)")
+    add(
+        "--at-once",
+        action="store_true",
+        help="train a sweep's runs in one process, as an accelerator does faster; one that is broken off begins anew",
+    )
+    add("--output", type=Path, default=Path("runs") / name, help=f"(default runs/{name})")
+    if add_flags is not None:
+        add_flags(parser)
+    return parser.parse_args(arguments)
+
+
+def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
+    """Makes the runs that are not there yet and returns 1 if any failed, else 0.
+
+    Raises:
+        ValueError: If a run is there that was made with other options; nothing is run then.
+    """
+    runs = {sweep: runs_of(sweep, options) for sweep in sweeps}
+    jobs = {sweep: jobs_of(each, options) for sweep, each in runs.items()}
+    there, count = sum(is_done(run) for each in runs.values() for run in each), sum(map(len, runs.values()))
+    sys.stderr.write(f"{count} runs, {there} of them there already; results in {options.output}\n")
+    failed = 0
+    for stage in sorted({sweep.stage for sweep in sweeps}):
+        failed += run_all([job for sweep, each in jobs.items() if sweep.stage == stage for job in each], options.jobs)
+    return int(failed > 0)
+
+
+def runs_of(sweep: Sweep, options: argparse.Namespace) -> list[Run]:
+    """Returns a sweep's runs, one for each combination of seed, learning rate and rank, in the folders `kpeft.run`
+    gives them when it trains all at once.
+    """
+    runs = []
+    for values in itertools.product(*_values(sweep, options).values()):
+        own = dict(zip(_values(sweep, options), values, strict=True))
+        flags = [*_common(sweep, options), *itertools.chain(*((_flag(k), str(v)) for k, v in own.items()))]
+        name = ",".join(f"{key}={value}" for key, value in own.items())
+        runs.append(Run(f"{sweep.name} {name}", flags, options.output / sweep.name / name))
+    return runs
+
+
+def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
+    """Returns what is still to be run of a sweep.
+
+    Raises:
+        ValueError: If a run is there that was made with other options.
+    """
+    open_runs = [run for run in runs if not is_done(run)]
+    begun = [run for run in open_runs if (run.folder / CHECKPOINTS).is_dir()]
+    if options.at_once and not begun and 1 < len(open_runs) == len(runs):
+        return [Job(runs[0].folder.parent.name, _all_at_once(runs))]
+    jobs = []
+    for run in open_runs:
+        how = "--resume" if run in begun else "--overwrite"  # of what broke off before its first checkpoint
+        jobs.append(Job(run.name, [*run.flags, "--output-dir", str(run.folder), how]))
+    return jobs
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run is there.
+
+    Raises:
+        ValueError: If it was made with other options.
+    """
+    path = run.folder / FILE
+    if not path.exists():
+        return False
+    wanted = json.loads(json.dumps(run.config().to_json()))
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): remove it, or choose another --output.") from error
+    if run.config().method is None:  # the adapter's own
+        wanted["method"] = there.get("method")
+    for part, value in wanted.items():
+        if there.get(part) != value:
+            raise ValueError(
+                f"{run.folder} holds a run with another {part}: {there.get(part)}, where {value} is asked for. "
+                "Choose another --output."
+            )
+    return True
+
+
+def _values(sweep: Sweep, options: argparse.Namespace) -> dict[str, Sequence[Any]]:
+    several = {"seed": options.seeds, "learning_rate": sweep.learning_rates, "rank": sweep.ranks}
+    return {name: values for name, values in several.items() if values}
+
+
+def _common(sweep: Sweep, options: argparse.Namespace) -> list[str]:
+    """Returns what a sweep's runs have in common; what the user says goes before what the recipe does."""
+    flags = shlex.split(sweep.flags)
+    flags += ["--precision", options.precision]
+    for name in ("preset", "data_dir", "limit", "epochs"):
+        if getattr(options, name) is not None:
+            flags += [_flag(name), str(getattr(options, name))]
+    if options.offline:
+        flags += ["--offline", *(() if options.preset else ("--preset", "minilm"))]
+    return flags
+
+
+def _all_at_once(runs: list[Run]) -> list[str]:
+    """Returns the flags of one process for all runs of a sweep."""
+    columns = list(zip(*(run.flags for run in runs), strict=True))
+    merged = [",".join(dict.fromkeys(column)) for column in columns]
+    return [*merged, "--output-dir", str(runs[0].folder.parent), "--overwrite"]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
