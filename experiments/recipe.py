@@ -7,6 +7,7 @@ every seed, in a folder of its own. A run that is there already is not made agai
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import shlex
@@ -59,7 +60,12 @@ class Run:
 
     def config(self) -> RunConfig:
         """Returns what the flags ask for."""
-        return make_config(make_parser().parse_args(self.flags))
+        return make_config(_parser().parse_args(self.flags))
+
+
+@functools.cache
+def _parser() -> argparse.ArgumentParser:
+    return make_parser()
 
 
 def main(

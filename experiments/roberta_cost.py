@@ -8,19 +8,28 @@ RoBERTa-base on SST-2, 3 epochs of batches of 16, LoRA r = 8, alpha 8 on query a
 kernels, so a random head stayed; the learning rate is not stated. The runs on RTE tell the two apart: head trained or
 not, times a rate for full fine-tuning (5e-5) or for few parameters (1e-3).
 
-`experiments.benchmarks.speed` compares times in one go and `experiments/benchmarks/cost.py` counts operations; times in
-these runs' results are those of runs of their own.
+The table has the operations of a step, counted, and times as each run had them; `experiments.benchmarks.speed`
+compares times in one go.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 
-from experiments.recipe import Sweep, main
+from experiments.benchmarks.cost import Encoder, flops_per_token
+from experiments.recipe import Run, Sweep, main
+from kpeft.results import FILE, read_result
 
 COMMON = "--preset roberta_base_en --epochs 3 --batch-size 16"
 METHODS = {"lora": "--method lora --rank 8 --alpha 8", "bitfit": "--method bitfit"}
 RATES = (5e-5, 1e-3)
+SIZES = {
+    "roberta_base_en": Encoder(layers=12, width=768, inner=3072),
+    "bert_base_en_uncased": Encoder(layers=12, width=768, inner=3072),
+    "minilm": Encoder(layers=12, width=384, inner=1536),
+}
+LENGTH = 64  # tokens of the rows that operations are counted for
 
 
 def sweeps(options: argparse.Namespace) -> list[Sweep]:
@@ -39,5 +48,31 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
     return found
 
 
+def summary(options: argparse.Namespace, runs: dict[str, list[Run]]) -> str:
+    lines = [
+        f"| runs | learning rate | seeds | trained | MFLOP per token of a step, rows of {LENGTH} | examples/s | "
+        "training, s | accuracy after the last step |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, sweep in runs.items():
+        results = [read_result(run.folder) for run in sweep if (run.folder / FILE).exists()]
+        for rate in dict.fromkeys(result.config["training"]["learning_rate"] for result in results):
+            of_rate = [result for result in results if result.config["training"]["learning_rate"] == rate]
+            preset, method = of_rate[0].preset, of_rate[0].method
+            size, rank = SIZES.get(preset), of_rate[0].config["method"].get("rank", 0)
+            operations = f"{flops_per_token(size, method, LENGTH, rank) / 1e6:.0f}" if size else ""
+            accuracy = [result.last.metrics["accuracy"] for result in of_rate if result.last is not None]
+            times = [
+                [result.timing[key] for result in of_rate] for key in ("train_examples_per_second", "train_seconds")
+            ]
+            cells = [
+                *(name, f"{rate:g}", str(len(of_rate)), f"{of_rate[0].parameters['trainable']:,}", operations),
+                *(f"{statistics.mean(values):.0f}" for values in times),
+                f"{statistics.mean(accuracy):.3f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=("sst2", "rte"))
+    main(__doc__, sweeps, tasks=("sst2", "rte"), summary=summary)

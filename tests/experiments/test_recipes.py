@@ -1,0 +1,185 @@
+"""Recipes: what they run, what they leave out on a second go, and the table of published scores."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import glue_table, rank_sweep, roberta_cost
+from experiments.glue_scores import PUBLISHED, table
+from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_of
+from experiments.runs import Job
+from kpeft.results import FILE, RunResult, Score
+from kpeft.run import make_configs, make_parser
+
+RECIPES = {
+    "rank_sweep": ("mrpc", "sst2"),
+    "bitfit_vs_lora": ("sst2", "stsb"),
+    "roberta_cost": ("sst2", "rte"),
+    "query_lora": ("sst2", "mrpc"),
+    "learning_rates": ("mrpc", "rte"),
+    "small_data": ("mrpc", "rte"),
+    "glue_table": glue_table.TASKS,
+}
+
+
+def options(name: str, *arguments: str) -> argparse.Namespace:
+    own = glue_table.add_flags if name == "glue_table" else None
+    return parse("", RECIPES[name], add_flags=own, arguments=arguments)
+
+
+def sweeps(name: str, *arguments: str) -> list[Sweep]:
+    found: list[Sweep] = importlib.import_module(f"experiments.{name}").sweeps(options(name, *arguments))
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--offline",), ("--preset", "minilm", "--data-dir", "glue", "--limit", "9")]
+)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_run_is_one_of_kpeft_run(name: str, arguments: tuple[str, ...]) -> None:
+    runs = [run for sweep in sweeps(name, *arguments) for run in runs_of(sweep, options(name, *arguments))]
+    configs = [run.config() for run in runs]
+    assert len({run.folder for run in runs}) == len(runs) > 3
+    assert {config.task for config in configs} == set(RECIPES[name])
+    if "--preset" in arguments:
+        assert {(config.preset, config.data.data_dir, config.data.limit) for config in configs} == {
+            ("minilm", "glue", 9)
+        }
+    if "--offline" in arguments:
+        assert all(config.preset == "minilm" and config.data.offline for config in configs)
+
+
+@pytest.mark.parametrize("name", ["rank_sweep", "learning_rates"])
+def test_runs_at_once_are_the_same_runs_in_the_same_folders(name: str, tmp_path: Path) -> None:
+    at_once = options(name, "--at-once", "--output", str(tmp_path), "--seeds", "3", "5")
+    for sweep in sweeps(name):
+        runs = runs_of(sweep, at_once)
+        (job,) = jobs_of(runs, at_once)
+        together = make_configs(make_parser().parse_args(job.flags))
+        assert [Path(config.output_dir) for config in together] == [run.folder for run in runs]
+        assert [config.to_json() for config in together] == [run.config().to_json() for run in runs]
+
+
+def test_the_ranks_of_the_report_and_what_its_bitfit_trains() -> None:
+    configs = [run.config() for sweep in rank_sweep.sweeps(options("rank_sweep")) for run in _runs(sweep)]
+    ranks = {getattr(config.method, "rank", None) for config in configs}
+    assert ranks == {None, 1, 4, 8, 16, 32}
+    assert {config.training.gradient_accumulation * config.training.batch_size for config in configs} == {64}
+    assert {c.method.train_head for c in configs if c.method and c.method.name == "bitfit"} == {True, False}
+
+
+def _runs(sweep: Sweep) -> list[Run]:
+    return runs_of(sweep, options("rank_sweep"))
+
+
+def write_result(run: Run, **metrics: float) -> None:
+    config = run.config()
+    assert config.method is not None
+    score = Score(step=1, epoch=1.0, metrics=metrics)
+    RunResult(
+        task=config.task,
+        method=config.method.name,
+        preset=config.preset,
+        seed=config.training.seed,
+        config=config.to_json(),
+        parameters={"trainable": 1234},
+        data={},
+        best=score,
+        last=score,
+        timing={"train_examples_per_second": 10.0, "train_seconds": 20.0},
+    ).write(run.folder)
+
+
+def test_a_second_go_makes_what_is_missing(tmp_path: Path) -> None:
+    flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0", "1", "2")
+    runs = runs_of(Sweep("mrpc-lora", "--task mrpc --method lora"), flags)
+    write_result(runs[0], accuracy=0.8)
+    (runs[1].folder / "checkpoints").mkdir(parents=True)
+    assert [is_done(run) for run in runs] == [True, False, False]
+    jobs = jobs_of(runs, flags)
+    assert [(job.name, job.flags[-1]) for job in jobs] == [
+        ("mrpc-lora seed=1", "--resume"),
+        ("mrpc-lora seed=2", "--overwrite"),
+    ]
+    flags.at_once = True  # some are there: the others are made singly
+    assert jobs_of(runs, flags) == jobs
+
+
+def test_runs_of_other_options_are_not_taken_for_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Job] = []
+    monkeypatch.setattr("experiments.recipe.run_all", lambda jobs, side_by_side: begun.extend(jobs) or 0)
+    flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0")
+    sweep = Sweep("mrpc-lora", "--task mrpc --method lora")
+    (run,) = runs_of(sweep, flags)
+    write_result(run, accuracy=0.8)
+    assert (make([sweep], flags), begun) == (0, [])
+    flags.epochs = 2
+    with pytest.raises(ValueError, match=r"seed=0 holds a run with another training: .*'epochs': 5.* --output"):
+        make([sweep], flags)
+    (run.folder / FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"result.json cannot be read .*: remove it"):
+        make([sweep], flags)
+    assert begun == []
+
+
+def test_later_stages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[list[str]] = []
+    monkeypatch.setattr(
+        "experiments.recipe.run_all", lambda jobs, side_by_side: begun.append([job.name for job in jobs]) or 1
+    )
+    arguments = ("--protocol", "paper", "--tasks", "mnli", "rte", "--seeds", "7", "--output", str(tmp_path))
+    flags = options("glue_table", *arguments)
+    assert make(sweeps("glue_table", *arguments), flags) == 1
+    assert begun[1] == ["rte-lora seed=7"]
+    assert "mnli-lora seed=7" in begun[0]
+    (rte,) = [
+        run for sweep in sweeps("glue_table", *arguments) for run in runs_of(sweep, flags) if "rte-lora" in run.name
+    ]
+    assert rte.config().adapter == str(tmp_path / "mnli-lora" / "seed=7" / "adapter")
+
+
+def test_the_table_of_published_scores(tmp_path: Path) -> None:
+    flags = options("glue_table", "--output", str(tmp_path), "--tasks", "mnli", "rte", "--seeds", "0", "1", "2")
+    every = {sweep.name: runs_of(sweep, flags) for sweep in glue_table.sweeps(flags)}
+    for run, accuracy in zip(every["rte-lora"], (0.6, 0.7, 0.95), strict=True):
+        write_result(run, accuracy=accuracy)
+    names = [f"{half}/{name}" for half in ("matched", "mismatched") for name in ("accuracy", "f1")]
+    write_result(every["mnli-full"][0], **dict.fromkeys(names, 0.85) | {"matched/accuracy": 0.75})
+    folders: dict[str, Any] = {name: [run.folder for run in runs] for name, runs in every.items()}
+    mean, median = (table(folders, protocol).splitlines()[2:] for protocol in ("fast", "paper"))
+    assert [row.split(" | ")[:2] for row in mean] == [["| mnli", "full"], ["| rte", "lora"]]
+    assert "| 1 | accuracy | 0.800 | 0.876 | -0.076 |" in mean[0]
+    assert "| 3 | accuracy | 0.750 | 0.866 | -0.116 | accuracy 0.750 ≥ 0.7 |" in mean[1]
+    assert "| 0.700 | 0.866 | -0.166 |" in median[1]
+    assert all(row.keys() == set(glue_table.TASKS) for row in PUBLISHED.values())
+
+
+def test_the_table_of_costs(tmp_path: Path) -> None:
+    flags = options("roberta_cost", "--output", str(tmp_path), "--tasks", "sst2", "--seeds", "0", "1")
+    every = {sweep.name: runs_of(sweep, flags) for sweep in roberta_cost.sweeps(flags)}
+    for run, accuracy in zip(every["sst2-lora"], (0.6, 0.7), strict=True):
+        write_result(run, accuracy=accuracy)
+    (row,) = roberta_cost.summary(flags, every).splitlines()[2:]
+    # Twice 2P and three times 4 L d n, with P = 12 (4 d^2 + 8 d^2); A and B are 2 times 8 times 2 d in each layer.
+    width, length = 768, 64
+    operations = 4 * 12 * 12 * width**2 + 12 * 12 * width * length + 6 * 12 * 8 * 4 * width
+    assert row == f"| sst2-lora | 0.0005 | 2 | 1,234 | {operations / 1e6:.0f} | 10 | 20 | 0.650 |"
+
+
+def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0", "--offline", "--tasks", "mrpc")
+    run = runs_of(rank_sweep.sweeps(flags)[0], flags)[0]
+    write_result(run, accuracy=0.8)
+    content = json.loads((run.folder / FILE).read_text())
+    content["config"]["precision"] = "bfloat16"
+    (run.folder / FILE).write_text(json.dumps(content))
+    monkeypatch.setattr("sys.argv", ["rank_sweep", *f"--output {tmp_path} --seeds 0 --offline --tasks mrpc".split()])
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("experiments.recipe").main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
+    assert capsys.readouterr().err.startswith("experiments: ")
