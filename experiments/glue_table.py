@@ -14,6 +14,7 @@ and chooses the epoch; validation rows choose nothing. The table has the mean.
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from experiments.glue_scores import table
 from experiments.recipe import Run, Sweep, main
@@ -46,7 +47,8 @@ def paper(options: argparse.Namespace) -> list[Sweep]:
         flags = f"--batch-size {batch} --learning-rate {rate} --epochs {epochs} --warmup 0.06 --weight-decay 0.1"
         start, stage = "--method lora --rank 8 --alpha 16 --targets query,value", 0
         if task in FROM_MNLI and "mnli" in options.tasks:
-            start, stage = f"--adapter {options.output}/mnli-lora/seed={options.seeds[0]}/adapter", 1
+            adapter = options.output / "mnli-lora" / f"seed={options.seeds[0]}" / "adapter"
+            start, stage = f"--adapter {shlex.quote(str(adapter))}", 1
         found.append(Sweep(f"{task}-lora", f"{common} {flags} --max-length 512 {start}", stage=stage))
         found += [Sweep(f"{task}-{name}", f"{common} {method}") for name, method in PAPER.items()]
     return found

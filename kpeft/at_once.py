@@ -52,6 +52,7 @@ def check_at_once(configs: Sequence[RunConfig]) -> None:
     for option, asked in {
         "--resume": first.resume,
         "--adapter": first.adapter is not None,
+        "--teacher": first.distillation is not None,
         "--save-steps": first.training.save_steps is not None,
         "--keep": first.training.keep != TrainingConfig().keep,
     }.items():

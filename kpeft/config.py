@@ -103,6 +103,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """What a run learns from another (Hinton et al., 2015, https://arxiv.org/abs/1503.02531).
+
+    With the teacher's logits t and the model's z, the loss of a row with label y is (1 - w)·CE(y, z) +
+    w·T²·KL(softmax(t/T) || softmax(z/T)); in a regression (1 - w)·(y - z)² + w·(t - z)², up to a constant.
+
+    Attributes:
+        teacher: The adapter of a finished run on the same preset and task, as `kpeft.load_adapter` takes it. That of a
+            full fine-tuning holds the whole model.
+        weight: w.
+        temperature: T; a regression has none.
+    """
+
+    teacher: str
+    weight: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.weight <= 1, "distillation_weight", "above 0 and at most 1", self.weight)
+        _require(0 < self.temperature < math.inf, "temperature", "above 0", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run.
 
@@ -114,6 +137,7 @@ class RunConfig:
         training: How to train.
         precision: `"float32"`, or `"bfloat16"`: bfloat16 arithmetic on float32 weights.
         adapter: An adapter to start from, as `kpeft.load_adapter` takes it, or `None`.
+        distillation: What to learn from another run, or `None`.
         output_dir: Where the run's files go.
         overwrite: Replace a run that is there already.
         resume: Go on with the run that is there from its last saved step.
@@ -127,6 +151,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     precision: str = "float32"
     adapter: str | None = None
+    distillation: Distillation | None = None
     overwrite: bool = False
     resume: bool = False
 
@@ -141,6 +166,8 @@ class RunConfig:
             raise ValueError("--overwrite and --resume exclude each other.")
         if task.train is None and self.resume:
             raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
+        if task.train is None and self.distillation:
+            raise ValueError(f"task {task.name} is only predicted: there is no training for a --teacher.")
         local = self.preset == "minilm" or Path(self.preset).expanduser().is_dir()
         _require(local or not self.data.offline, "preset", "minilm or a folder with --offline", self.preset)
         local = "://" not in (self.adapter or "")
@@ -159,6 +186,7 @@ class RunConfig:
             "training": asdict(self.training),
             "precision": self.precision,
             "adapter": self.adapter,
+            "distillation": self.distillation and asdict(self.distillation),
         }
 
 

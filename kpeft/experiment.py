@@ -19,6 +19,7 @@ from kpeft.adapters import adapter_method, load_adapter, save_adapter
 from kpeft.backbones.loading import load_backbone
 from kpeft.config import RunConfig
 from kpeft.data import Data, load_data, selection
+from kpeft.distillation import with_teacher
 from kpeft.files import replacing
 from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import open_source
@@ -66,6 +67,10 @@ def run_experiment(config: RunConfig) -> RunResult:
     data = load_data(task, source, backbone, config.data, virtual)
     if task.regression and backbone.head_is_new and data.train is not None:
         start_at_mean(backbone.classifier, data.train)
+    if config.distillation is not None:
+        data = dataclasses.replace(
+            data, train=with_teacher(_required(data.train), task, config, POLICIES[config.precision], EVAL_BATCH)
+        )
     adaptation = place_method(backbone.classifier, config)
     config = dataclasses.replace(config, method=adaptation.method)
     if config.overwrite:
@@ -188,6 +193,7 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         score=selection(task, data),
         rates=adaptation.rates(),
         budget=adaptation.budget(),
+        distillation=None if task.regression else config.distillation,
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import json
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +18,7 @@ from kpeft import defaults, runtime
 from kpeft._version import __version__
 from kpeft.adapter_files import find_adapter, method_name
 from kpeft.at_once import combine
-from kpeft.config import PRECISIONS, SCHEDULES, SPLITS, DataConfig, RunConfig, TrainingConfig
+from kpeft.config import PRECISIONS, SCHEDULES, SPLITS, DataConfig, Distillation, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, LoRA, Method, Union
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
@@ -80,22 +79,11 @@ def _run(configs: Sequence[RunConfig]) -> int:
     except (NonFiniteLossError, FloatingPointError) as error:
         return _say(str(error), 1)
     except ValueError as error:
-        if not _is_ours(error):
+        if not runtime.is_refusal(error):
             raise
         return _say(str(error), 2)
     except OSError as error:  # bad input was a ValueError; this is the disk
         return _say(f"the run failed: {error}", 1)
-
-
-def _is_ours(error: ValueError) -> bool:
-    """Whether a `raise` in kpeft's code made the error, for the user; any other is a defect and keeps its traceback.
-
-    The file alone would not do: an unpacking that fails and what C code raises have no deeper frame than kpeft's, and
-    Keras cuts its own frames out of tracebacks.
-    """
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(innermost.filename).is_relative_to(Path(__file__).parent)
-    return ours and (innermost.line or "").startswith("raise ")
 
 
 def _say(message: str, status: int) -> int:
@@ -136,6 +124,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace the run that is in the output folder")
     add("--resume", action="store_true", help="go on from the last saved step")
     add("--adapter", help="adapter to start from: a folder, a file or hf://…; task ax needs one of MNLI")
+    add("--teacher", help="adapter of a run on the same task to learn from, a full fine-tuning's for example")
+    add("--distillation-weight", type=float, help="share of the loss that is the teacher's (default 0.5)")
+    add("--temperature", type=float, help="of the teacher's softmax (default 2)")
 
     training = parser.add_argument_group("training")
     add = training.add_argument
@@ -245,12 +236,23 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             training=TrainingConfig(**training),
             precision=options.precision or "float32",
             adapter=options.adapter,
+            distillation=_make_distillation(options),
             output_dir=output,
             overwrite=options.overwrite,
             resume=options.resume,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _make_distillation(options: argparse.Namespace) -> Distillation | None:
+    given = {"weight": options.distillation_weight, "temperature": options.temperature}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.teacher is not None:
+        return Distillation(teacher=options.teacher, **given)
+    if given:
+        raise UsageError("--distillation-weight and --temperature need a --teacher.")
+    return None
 
 
 def _adapter_method(options: argparse.Namespace) -> str:

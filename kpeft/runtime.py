@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,3 +108,14 @@ def notes_on_stdout() -> Iterator[None]:
         yield
     finally:
         logging.getLogger("kpeft").removeHandler(handler)
+
+
+def is_refusal(error: ValueError) -> bool:
+    """Whether a `raise` in kpeft's code made the error, for the user; any other is a defect and keeps its traceback.
+
+    The file alone would not do: an unpacking that fails and what C code raises have no deeper frame than kpeft's, and
+    Keras cuts its own frames out of tracebacks.
+    """
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(innermost.filename).is_relative_to(Path(__file__).parent)
+    return ours and (innermost.line or "").startswith("raise ")

@@ -28,7 +28,7 @@ class EncodedRows:
         tokens: int32, all rows' token ids with their special tokens and without padding.
         segments: int8, 0 for the first sentence and 1 for the second, as long as `tokens`; or None.
         offsets: int64 (n + 1,); row i is `tokens[offsets[i]:offsets[i + 1]]`.
-        labels: (n,), int32 classes or float32 targets.
+        labels: (n,), int32 classes or float32 targets; (n, 1 + C) float32 with a teacher's logits after the class.
         pad_id: Fills a row up to the batch's length.
     """
 

@@ -93,7 +93,7 @@ class TrainBatches(keras.utils.PyDataset):
         indices = self.indices(micro_batch)
         weights = np.zeros(size, np.float32)
         weights[: len(indices)] = 1.0 / self.plan.rows_of_step(self.plan.step_of(micro_batch))
-        labels = np.zeros(size, self.rows.labels.dtype)
+        labels = np.zeros((size, *self.rows.labels.shape[1:]), self.rows.labels.dtype)
         labels[: len(indices)] = self.rows.labels[indices]
         return padded_batch(self.rows, indices, width, size), labels, weights
 

@@ -13,7 +13,7 @@ from typing import Any, final
 import keras
 import numpy as np
 
-from kpeft.config import TrainingConfig
+from kpeft.config import Distillation, TrainingConfig
 from kpeft.glue.tokens import EncodedRows
 from kpeft.methods import RankBudget, Rate
 from kpeft.ops import NUMERICS
@@ -83,6 +83,7 @@ def train(
     score: Score,
     rates: Mapping[str, Rate] | None = None,
     budget: RankBudget | None = None,
+    distillation: Distillation | None = None,
     output_dir: Path | None = None,
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
@@ -104,6 +105,7 @@ def train(
         score: What of the metrics decides the best; higher is better.
         rates: Of variables that are trained faster, slower or later than `config` says, by structural path.
         budget: What of low-rank changes is dropped as training goes on.
+        distillation: For rows of a classification whose labels hold a teacher's logits, see `make_loss`.
         output_dir: Gets history.jsonl and checkpoints; `None` keeps neither.
         resume: Go on from the last checkpoint in `output_dir`.
         identity: What else a resumed run must have in common with the first, such as its method; plain JSON.
@@ -126,7 +128,8 @@ def train(
     own_rates = rates_of(trained, rates)
     warn_of_never_trained(own_rates, plan.total_steps)
     allocation = None if budget is None else allocation_of(trained, budget, plan.total_steps)
-    compile_model(model, task_loss, OptaxOptimizer(make_recipe(config, plan, schedule, own_rates, allocation)))
+    optimizer = OptaxOptimizer(make_recipe(config, plan, schedule, own_rates, allocation))
+    compile_model(model, make_loss(task_loss, distillation), optimizer)
     model.optimizer.build(model.trainable_variables)
     seed_random_states(random_states, config.seed)
     state = FitState(model=model, plan=plan, timer=Timer())
@@ -269,9 +272,8 @@ def make_recipe(
     )
 
 
-def compile_model(model: keras.Model, task_loss: TaskLoss, optimizer: OptaxOptimizer) -> None:
-    """Compiles a model for `TrainBatches` and `StepEvents`: the loss sums over weighted rows."""
-    loss = make_loss(task_loss)
+def compile_model(model: keras.Model, loss: Any, optimizer: OptaxOptimizer) -> None:
+    """Compiles a model for `TrainBatches` and `StepEvents`, with a loss that sums over weighted rows."""
     model.compile(optimizer=optimizer, loss=loss, weighted_metrics=[MicroBatchLoss(loss)], jit_compile=True)
 
 
