@@ -4,8 +4,8 @@
 
 Full fine-tuning (as it comes, with layer-wise rates, and stopped early), three quarters of the layers frozen, the head
 alone, LoRA, a prompt, bottleneck adapters, and LoRA that learns from the full fine-tuning of the first seed, on 1,000
-training rows, 20 epochs, evaluated after each. Of those rows, 200 are held out: they choose the best evaluation and stop
-early; the validation rows choose nothing. Where the held-out loss rises while the training loss goes on falling, a
+training rows, 20 epochs, evaluated after each. Of those rows, 200 are held out: they choose the best evaluation and
+stop early; the validation rows choose nothing. Where the held-out loss rises while the training loss goes on falling, a
 method overfits; the page draws both.
 """
 
