@@ -91,6 +91,26 @@ def _parse(kind: Any, text: str) -> Any:
     return value
 
 
+def write_field(method: type[Method], name: str, value: Any) -> str:
+    """Writes a field's value as `parse_field` reads it.
+
+    Raises:
+        ValueError: If no text gives that value, as for the tuple of one name where a name alone is text as well.
+    """
+    text = _write(value)
+    if text and parse_field(method, name, text) == (tuple(value) if isinstance(value, list) else value):
+        return text
+    raise ValueError(f"{name}={value!r} of method {method.name} has no form on the command line.")
+
+
+def _write(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_write(item)}" for key, item in value.items())
+    return ",".join(map(_write, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def _is_list(text: str) -> bool:
     """Whether text for `str | tuple` is a list of names: a regular expression with a comma has other signs as well."""
     return "," in text and all(part.strip().replace("-", "_").isidentifier() for part in text.split(","))
