@@ -57,11 +57,11 @@ def _report(options: argparse.Namespace) -> int:
     if (options.folder is None) == (options.compare is None):
         raise ValueError("give one FOLDER with runs of kpeft.run, or two with --compare A B.")
     folders = options.compare or [options.folder]
+    found = [collect(folder) for folder in folders]
     output = options.output or folders[-1]
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {str(output)!r} is a file: name a folder.")
     check_matplotlib()
-    found = [collect(folder) for folder in folders]
     for each in found:
         for note in each.notes:
             _say(f"{each.name}: {note}", 0)
@@ -69,8 +69,8 @@ def _report(options: argparse.Namespace) -> int:
     document = compare(found[0], found[1], options.evaluation) if several else build(found[0], options.evaluation)
     name = "comparison" if several else "report"
     page, text = output / f"{name}.html", output / f"{name}.md"
-    write_bytes(page, to_html(document).encode("utf-8"))
-    write_bytes(text, to_markdown(document, page.name).encode("utf-8"))
+    write_bytes(page, to_html(document).encode("utf-8", "replace"))
+    write_bytes(text, to_markdown(document, page.name).encode("utf-8", "replace"))
     sys.stdout.write(f"{page}\n{text}\n")
     return 0
 

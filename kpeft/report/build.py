@@ -47,7 +47,7 @@ def which(evaluation: Evaluation) -> str:
 
 def noted(collection: Collection) -> Section:
     """Lists what could not be read."""
-    return Section(title=f"Left out of {collection.name}, or damaged", blocks=(Points(collection.notes),))
+    return Section(title=f"Damaged or left out: {collection.name}", blocks=(Points(collection.notes),))
 
 
 def by_task(groups: Sequence[Group]) -> list[tuple[Task, list[Group]]]:
@@ -91,10 +91,10 @@ def _runs(groups: Sequence[Group], names: Sequence[str], evaluation: Evaluation)
     lines, refused = [], []
     for run in (run for each in groups for run in each.runs):
         try:
-            lines.append(command(run.result.config))
+            lines.append((run.folder, command(run.result.config)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             refused.append(f"No command makes {run.folder} again: {error}")
-    text = "The commands, in the order of the table; --output-dir, --overwrite and --resume are not recorded."
+    text = "The commands; --output-dir, --overwrite and --resume are not recorded."
     if any(run.at_once for each in groups for run in each.runs):
         text += " Some were trained at once: their commands train them singly, equal up to rounding."
     blocks: list[Block] = [tables.runs(groups, names, evaluation), Text(text), Commands(tuple(lines))]

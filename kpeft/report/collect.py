@@ -109,10 +109,10 @@ def _checked(result: RunResult, where: str, notes: list[str]) -> RunResult:
     Raises:
         ValueError: If the task is unknown, or a field that the report needs is of another shape.
     """
-    get_task(result.task)
-    texts = (result.method, result.preset, *_mapping(result, "versions").values())
+    texts = (result.task, result.method, result.preset, *_mapping(result, "versions").values())
     if not all(isinstance(text, str) for text in texts) or type(result.seed) is not int:
-        raise ValueError(f"{FILE}: method, preset, versions and seed must be texts and a whole number.")
+        raise ValueError(f"{FILE}: task, method, preset, versions and seed must be texts and a whole number.")
+    get_task(result.task)
     for name in ("method", "training", "data"):
         if not isinstance(_mapping(result, "config").get(name), dict):
             raise ValueError(f"{FILE}: config.{name} is missing.")

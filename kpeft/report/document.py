@@ -45,9 +45,9 @@ class Points:
 
 @dataclass(frozen=True)
 class Commands:
-    """Lines for a shell."""
+    """Lines for a shell, each with what it is for."""
 
-    lines: tuple[str, ...]
+    lines: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

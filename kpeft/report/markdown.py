@@ -42,7 +42,9 @@ def _block(block: Block) -> Iterator[str]:
             yield from (f"- {_text(item)}" for item in items)
             yield ""
         case Commands(lines):
-            yield from ("```bash", *lines, "```", "")
+            fence = "`" * max(3, *(len(ticks) + 1 for _, line in lines for ticks in re.findall("`+", line)), 0)
+            commented = (f"{line}  # {' '.join(name.split())}" for name, line in lines)
+            yield from (f"{fence}bash", *commented, fence, "")
         case Row(blocks):
             for each in blocks:
                 if isinstance(each, Table):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kpeft.report.document import Block, Cell, Commands, Document, Figure, Points, Row, Section, Table, Text
 
-_NUMBER = re.compile(r"-$|[-+]?[\d.,]+(e[-+]?\d+)?[%kMG]?($| )")
+_NUMBER = re.compile(r"-$|[-+]?[\d.,]+(e[-+]?\d+)?[%kMG]?($| ±| \()")
 
 
 def to_html(document: Document) -> str:
@@ -70,8 +70,8 @@ class _Page:
             case Points(items):
                 yield "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
             case Commands(lines):
-                commands = "".join(f"<li><code>{_flags(line)}</code></li>" for line in lines)
-                yield f'<ol class="commands">{commands}</ol>'
+                commands = "".join(f"<li>{escape(name)}: <code>{_flags(line)}</code></li>" for name, line in lines)
+                yield f'<ul class="commands">{commands}</ul>'
             case Row(blocks):
                 yield '<div class="row">'
                 for each in blocks:

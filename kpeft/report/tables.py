@@ -47,8 +47,8 @@ def scores(groups: Sequence[Group], evaluation: Evaluation) -> Table:
 
 
 def best_of(column: Sequence[Spread | None], *, lower: bool) -> set[int]:
-    """Returns which of the means are the best; none, where there is only one."""
-    means = {index: value.mean for index, value in enumerate(column) if value}
+    """Returns which of the means are the best, as they are shown; none, where there is only one."""
+    means = {index: round(value.mean, 4) for index, value in enumerate(column) if value}
     if len(means) < 2:
         return set()
     best = (min if lower else max)(means.values())
@@ -127,7 +127,7 @@ def _matrix(label: str, task: Task, matrices: Sequence[Confusion]) -> Table:
         cells = [Cell(f"{text} ({share:.0%})", shade=share) for text, share in zip(texts, shares, strict=True)]
         return Cell(f"is {name}"), *cells
 
-    negative, positive = task.labels
+    negative, positive = (name.replace("_", " ") for name in task.labels)
     return Table(
         caption=label,
         columns=("rows", f"predicted {negative}", f"predicted {positive}"),
