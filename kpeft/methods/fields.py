@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import types
 import typing
@@ -86,7 +85,7 @@ def _parse(kind: Any, text: str) -> Any:
         value = kind(text)
     except ValueError as error:
         raise ValueError(f"expected {_NUMBERS[kind]}") from error
-    if not math.isfinite(value):
+    if not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"expected {_NUMBERS[kind]}")
     return value
 

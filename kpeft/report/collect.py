@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from kpeft.hardware import read_hardware
 from kpeft.results import FILE, RUNS, RunResult, Score, read_result
 
 HISTORY = "history.jsonl"
+_MOST = 10**15  # no count of parameters, steps or rows is larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +118,11 @@ def _checked(result: RunResult, where: str, notes: list[str]) -> RunResult:
         if not isinstance(_mapping(result, "config").get(name), dict):
             raise ValueError(f"{FILE}: config.{name} is missing.")
     counts = [_mapping(result, "parameters").get(name) for name in ("trainable", "total")]
-    if not all(type(count) is int and count > 0 for count in counts):
+    if not all(type(count) is int and 0 < count < _MOST for count in counts):
         raise ValueError(f"{FILE}: parameters must count trainable and total ones. Received: {result.parameters!r}")
-    _mapping(result, "data")
+    rows = _mapping(result, "data").get("validation_examples", 0)
+    if type(rows) is not int or not 0 <= rows < _MOST:
+        raise ValueError(f"{FILE}: data.validation_examples must be a number of rows. Received: {rows!r}")
     scores: dict[str, Score | None] = {}
     for name in ("best", "last"):
         score = getattr(result, name)
@@ -138,7 +141,7 @@ def _mapping(result: RunResult, name: str) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _finite(values: Mapping[str, Any], what: str, notes: list[str]) -> dict[str, float]:
@@ -155,9 +158,11 @@ def _history(path: Path, where: str, notes: list[str]) -> tuple[tuple[Any, ...],
         for number, line in _lines(path / HISTORY):
             value = _parsed(line)
             step = value.get("step")
-            if type(step) is int and _is_number(value.get("loss")):
+            if type(step) is not int or not 0 < step < _MOST:
+                bad.append(number)
+            elif _is_number(value.get("loss")):
                 losses[step] = value["loss"]
-            elif type(step) is int and isinstance(value.get("metrics"), dict):
+            elif isinstance(value.get("metrics"), dict):
                 metrics = {name: each for name, each in value["metrics"].items() if _is_number(each)}
                 evaluations[step] = metrics
                 bad += [number] if metrics != value["metrics"] else []

@@ -32,7 +32,8 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
     for task, groups in by_task([*sides[0].values(), *(e for key, e in sides[1].items() if key not in sides[0])]):
         named = list(zip(groups, labels(groups), strict=True))
         pairs = [(name, sides[0][e.key], sides[1][e.key]) for e, name in named if all(e.key in side for side in sides)]
-        blocks: list[Table | Text | Points] = [_scores(task, pairs, evaluation), _times(task, pairs)] if pairs else []
+        tables = (_scores(task, pairs, evaluation), _times(task, pairs))
+        blocks: list[Table | Text | Points] = [table for table in tables if table.rows]
         if not pairs:
             blocks.append(Text("No configuration is in both."))
         for letter, own, other in (("A", 0, 1), ("B", 1, 0)):

@@ -49,8 +49,8 @@ def solve(metrics: Mapping[str, float], rows: int) -> Confusion | None:
     if any(name not in metrics for name in _NAMES[:3]):
         return None
     accuracy, precision, recall = (metrics[name] for name in _NAMES[:3])
-    if rows < 1 or not (0 < precision <= 1 and 0 < recall <= 1 and 0 <= accuracy < 1):
-        return None
+    if rows < 1 or not (0.5 / rows < precision <= 1 and 0.5 / rows < recall <= 1 and 0 <= accuracy < 1):
+        return None  # one row that is found makes each at least 1 / rows
     odds = 1 / precision + 1 / recall - 2
     if odds <= 0:
         return None

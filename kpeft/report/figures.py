@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ def score_figures(groups: Sequence[Group], names: Sequence[str], evaluation: Eva
 
 def _number(each: Group, name: str) -> Spread | None:
     try:
-        return spread([float(each.option(name) or "")])
+        value = float(each.option(name) or "")
+        return spread([value]) if math.isfinite(value) else None
     except ValueError:  # a method without it
         return None
 

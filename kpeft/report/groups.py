@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kpeft.config import DataConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS, Task, get_task
-from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.report.collect import Run
+from kpeft.report.options import option_text, options_of, sortable
 from kpeft.results import Score
 
 Evaluation = Literal["last", "best"]
@@ -112,7 +110,7 @@ def group(runs: Iterable[Run], *, without: Sequence[str] = ()) -> list[Group]:
     found: dict[str, list[Run]] = {}
     options: dict[str, dict[tuple[str, str], Any]] = {}
     for run in runs:
-        flat = {name: value for name, value in _flat(run.result.config, run).items() if name[1] not in without}
+        flat = {name: value for name, value in options_of(run.result).items() if name[1] not in without}
         key = json.dumps(sorted((*name, value) for name, value in flat.items()))
         found.setdefault(key, []).append(run)
         options[key] = flat
@@ -120,13 +118,13 @@ def group(runs: Iterable[Run], *, without: Sequence[str] = ()) -> list[Group]:
 
     def place(key: str) -> tuple[int, str, list[tuple[str, float, str]]]:
         result = found[key][0].result
-        return tasks.index(result.task), result.method, _sortable(options[key])
+        return tasks.index(result.task), result.method, sortable(options[key])
 
     return [
         Group(
             key=key,
             runs=tuple(sorted(found[key], key=lambda run: (run.result.seed, run.folder))),
-            options={name: _text(value) for name, value in options[key].items()},
+            options={name: option_text(value) for name, value in options[key].items()},
         )
         for key in sorted(found, key=place)
     ]
@@ -167,51 +165,3 @@ def _own(groups: Sequence[Group], method: str) -> list[str]:
 
 def _differ(groups: Sequence[Group], scope: str, name: str) -> bool:
     return len({each.options.get((scope, name)) for each in groups}) > 1
-
-
-def _flat(config: Mapping[str, Any], run: Run) -> dict[tuple[str, str], Any]:
-    """Every option but the seed, with those that older versions did not have at their defaults."""
-    method = config["method"]
-    try:
-        method = method_to_json(method_from_json(method))
-    except (ValueError, TypeError, AttributeError):  # of another version; what it says is what is compared
-        method = dict(method)
-    flat: dict[tuple[str, str], Any] = {("", "task"): run.result.task, ("", "preset"): run.result.preset}
-    parts = method.get("parts") if isinstance(method.get("parts"), list) else [method]
-    for part in parts:
-        name = str(part.get("name", run.result.method))
-        prefix = f"{name} " if len(parts) > 1 else ""
-        flat |= {(name, prefix + field): value for field, value in part.items() if field != "name"}
-    flat[("", "method")] = run.result.method
-    for kind, part in ((TrainingConfig, "training"), (DataConfig, "data")):
-        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        flat |= {("", name): value for name, value in {**defaults, **config[part]}.items() if name != "seed"}
-    flat |= {("", name): config.get(name) for name in ("precision", "adapter")}
-    return {name: _plain(value) for name, value in flat.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Equal values as one: tuples as lists, whole numbers as int."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in sorted(value.items())}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _sortable(options: Mapping[tuple[str, str], Any]) -> list[tuple[str, float, str]]:
-    numbers = (int, float)
-    return [
-        (name, value if isinstance(value, numbers) else 0, "" if isinstance(value, numbers) else _text(value))
-        for (_, name), value in sorted(options.items())
-    ]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_text(each)}" for name, each in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    return str(value)

@@ -56,7 +56,7 @@ class _Page:
         yield "</ul>\n</nav>"
 
     def _section(self, section: Section, level: int, name: str) -> Iterator[str]:
-        yield f'<section aria-labelledby="{name}">\n<h{level} id="{name}">{escape(section.title)}</h{level}>'
+        yield f'<section>\n<h{level} id="{name}">{escape(section.title)}</h{level}>'
         for block in section.blocks:
             yield from self._block(block)
         for number, part in enumerate(section.parts, 1):

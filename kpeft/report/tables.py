@@ -111,8 +111,8 @@ def _solved(each: Group, evaluation: Evaluation) -> list[Confusion]:
     """The matrix of every run; nothing, if that of one cannot be told."""
     matrices = []
     for run in each.runs:
-        score, rows = score_of(run, evaluation), run.result.data.get("validation_examples")
-        solved = solve(score.metrics, rows) if score and isinstance(rows, int) else None
+        score, rows = score_of(run, evaluation), run.result.data.get("validation_examples", 0)
+        solved = solve(score.metrics, rows) if score else None
         if solved is None:
             return []
         matrices.append(solved)

@@ -36,7 +36,16 @@ def test_every_small_matrix_is_found_or_refused_for_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"accuracy": 0.9}, {"precision": 0.5}, {"recall": 0.0}, {"f1": 0.1}, {"recall": 1.5}, {"accuracy": -1.0}]
+    "change",
+    [
+        {"accuracy": 0.9},
+        {"precision": 0.5},
+        {"recall": 0.0},
+        {"f1": 0.1},
+        {"recall": 1.5},
+        {"recall": 1e-320},
+        {"accuracy": -1.0},
+    ],
 )
 def test_metrics_that_contradict_each_other_give_none(change: dict[str, float]) -> None:
     scores = metrics(tn=80, fp=49, fn=25, tp=254)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_folders import HARDWARE, MRPC, metrics, offline, write_run
@@ -11,6 +14,8 @@ from kpeft.report.collect import collect
 from kpeft.report.compare import compare
 from kpeft.report.document import Commands, Document, Points, Row, Section, Table, Text
 from kpeft.report.groups import Evaluation
+from kpeft.report.markdown import to_markdown
+from kpeft.report.page import to_html
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +148,31 @@ def test_repeated_seeds_and_lost_commands_are_said(tmp_path: Path) -> None:
     assert "several runs of seed 0" in texts(section)
     lost = next(block for block in section.parts[-1].blocks if isinstance(block, Points))
     assert lost.items[0].startswith("No command makes a again: targets=")
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every place in a JSON value: (its container, its key)."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(value[key])
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], {}, "x", -1, True, 10**400, float("nan"), [[1]]], ids=lambda odd: str(odd)[:5]
+)
+def test_no_value_anywhere_in_a_result_breaks_the_report(tmp_path: Path, odd: Any) -> None:
+    content = json.loads((write_run(tmp_path / "good", LoRA(layers=(1,)) + BitFit()) / "result.json").read_text())
+    for index in range(len(list(places(content)))):
+        changed = json.loads(json.dumps(content))
+        container, key = list(places(changed))[index]
+        container[key] = odd
+        (tmp_path / str(index)).mkdir()
+        (tmp_path / str(index) / "result.json").write_text(json.dumps(changed))
+    found = collect(tmp_path)
+    document = build(found, "last")
+    assert "good" in to_markdown(document, "")
+    assert "good" in to_html(document)
+    assert len({note.partition(":")[0] for note in found.notes}) > 20  # of all places; a run that is odd is noted
 
 
 def test_two_folders_are_compared(tmp_path: Path) -> None:
