@@ -30,9 +30,9 @@ def options_of(result: RunResult) -> dict[tuple[str, str], Any]:
         prefix = f"{name} " if len(parts) > 1 else ""
         flat |= {(name, prefix + field): value for field, value in part.items() if field != "name"}
     flat[("", "method")] = result.method
-    for kind, part in ((TrainingConfig, "training"), (DataConfig, "data")):
+    for kind, place in ((TrainingConfig, "training"), (DataConfig, "data")):
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        flat |= {("", name): value for name, value in {**defaults, **config[part]}.items() if name != "seed"}
+        flat |= {("", name): value for name, value in {**defaults, **config[place]}.items() if name != "seed"}
     flat |= {("", name): config.get(name) for name in ("precision", "adapter")}
     return {name: _plain(value) for name, value in flat.items()}
 
