@@ -46,8 +46,8 @@ METHODS = (
     "lora+bitfit",
     "qlora --quantization int8",
     "bottleneck --style pfeiffer",
-    "bottleneck --style parallel",
-    "bottleneck+prefix --style parallel",
+    "bottleneck --style parallel --scale 4",
+    "bottleneck+prefix --style parallel --scale 4",
     "lora+prefix+bottleneck --style pfeiffer --gated true",
 )
 """Flags of `kpeft.run`, without `--method`; the last two are MAM adapters and UniPELT."""

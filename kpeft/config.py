@@ -11,6 +11,7 @@ from kpeft.glue.tasks import get_task
 from kpeft.methods import Method
 
 SCHEDULES = ("linear", "constant", "cosine")
+SPLITS = ("validation", "test")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -77,6 +78,9 @@ class DataConfig:
         offline: Touch no network: use the bundled sample rows unless `data_dir` says otherwise.
         max_length: Longest row in tokens, special tokens included.
         limit: Use only so many training rows, or `None`.
+        split: What is evaluated: `"validation"`, or `"test"` where its labels are public.
+        holdout: Share of the training rows, or their number if not below 1, that is not trained on and decides the best
+            evaluation instead of the split that is evaluated. The same rows for every seed.
     """
 
     data_dir: str | None = None
@@ -84,10 +88,17 @@ class DataConfig:
     offline: bool = False
     max_length: int = 128
     limit: int | None = None
+    split: str = "validation"
+    holdout: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.max_length >= 8, "max_length", "at least 8", self.max_length)
         _require(self.limit is None or self.limit >= 1, "limit", "at least 1", self.limit)
+        _require(self.split in SPLITS, "split", f"one of {', '.join(SPLITS)}", self.split)
+        share = (
+            self.holdout is None or 0 < self.holdout < 1 or (self.holdout >= 1 and self.holdout == int(self.holdout))
+        )
+        _require(share, "holdout", "above 0, and below 1 or whole", self.holdout)
         _require(not (self.data_dir and self.tfds_dir), "data_dir", "left out where tfds-dir is given", self.data_dir)
 
 

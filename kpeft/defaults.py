@@ -20,6 +20,7 @@ class Default:
 _BERT = "Devlin et al., 2019, arXiv 1810.04805, A.3 (2e-5 to 5e-5, 3 epochs)"
 _LORA = "Hu et al., 2021, arXiv 2106.09685, table 9: RoBERTa-base"
 _BITFIT = "the BitFit authors' code: 1e-3, where full fine-tuning takes 1e-5"
+_ADALORA = "the AdaLoRA authors' scripts for DeBERTa-v3: CoLA and SST-2 8e-4, MNLI 5e-4, MRPC 1e-3"
 
 LEARNING_RATES: dict[str, Default] = {
     "full": Default(2e-5, _BERT),
@@ -30,7 +31,7 @@ LEARNING_RATES: dict[str, Default] = {
     "lora": Default(5e-4, _LORA),
     "ia3": Default(3e-3, "Liu et al., 2022, arXiv 2205.05638: T-Few, with Adafactor"),
     "dora": Default(5e-4, "as for LoRA, whose settings Liu et al., 2024, arXiv 2402.09353, take over"),
-    "adalora": Default(8e-4, "the AdaLoRA authors' scripts for DeBERTa-v3: CoLA and SST-2; MNLI 5e-4, MRPC 1e-3"),
+    "adalora": Default(8e-4, _ADALORA),
     "vera": Default(5e-3, "ten times LoRA's: what is trained only scales a small random product"),
     "loha": Default(5e-4, "as for LoRA, whose place it takes"),
     "lokr": Default(5e-4, "as for LoRA, whose place it takes"),
@@ -38,13 +39,15 @@ LEARNING_RATES: dict[str, Default] = {
     "p-tuning": Default(1e-3, "Hugging Face PEFT's example of P-tuning: MRPC, 20 epochs"),
     "prefix": Default(1e-2, "the P-tuning v2 authors' scripts for BERT: RTE, 60 epochs"),
     "bottleneck": Default(3e-4, "the code of Houlsby et al., 2019, arXiv 1902.00751"),
+    "compacter": Default(3e-3, "the authors' code of Karimi Mahabadi et al., 2021, arXiv 2106.04647: MRPC, 20 epochs"),
     "qlora": Default(5e-4, "as for LoRA, which it is on a quantised model"),
 }
 _LORA_BRIEF = "about twice the rate of Hu et al., 2021, who pass over these small sets 30 to 80 times, not 5 to 10"
-_LORAS = ("lora", "dora", "qlora")
+_LORAS = ("lora", "dora", "qlora", "loha", "lokr")
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {
     **{(m, task): Default(1e-3, _LORA_BRIEF) for m in _LORAS for task in ("mrpc", "cola", "stsb", "rte", "wnli")},
     ("lora", "qnli"): Default(4e-4, _LORA),
+    ("adalora", "mrpc"): Default(1e-3, _ADALORA),
 }
 EPOCHS: dict[str, Default] = {
     "cola": Default(5, "small training sets gain from more passes: Mosbach et al., 2021, arXiv 2006.04884"),

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,21 @@ import psutil
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
-from kpeft.backbones.loading import Backbone, check_max_length, check_virtual_tokens, load_backbone
-from kpeft.config import DataConfig, RunConfig
+from kpeft.backbones.loading import load_backbone
+from kpeft.config import RunConfig
+from kpeft.data import Data, load_data, selection
 from kpeft.files import replacing
 from kpeft.glue.metrics import compute_metrics
-from kpeft.glue.sources import Source, open_source
+from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task, get_task
-from kpeft.glue.tokens import EncodedRows, encode
+from kpeft.glue.tokens import EncodedRows
 from kpeft.hardware import HARDWARE, write_hardware
 from kpeft.methods import Method
 from kpeft.placing import adapt
-from kpeft.results import FILE, RUNS, RunResult, Score, listed_folders
+from kpeft.results import CHECKPOINTS, FILE, HISTORY, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
-from kpeft.training.loop import CHECKPOINTS, HISTORY
 from kpeft.training.timing import Timer
 from kpeft.warm_start import choose_head
 
@@ -43,23 +42,6 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 class InterruptedRun(Exception):  # noqa: N818  (it is no error)
     """The run ended at a signal; what was done is saved."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows of a run as token ids.
-
-    Attributes:
-        source: Name of where they come from.
-        train: Training rows, or `None` for a task that has none.
-        validation: Validation rows by the prefix of their metrics.
-        unlabelled: Rows to predict, for a task that has only those.
-    """
-
-    source: str
-    train: EncodedRows | None
-    validation: Mapping[str, EncodedRows]
-    unlabelled: EncodedRows | None
 
 
 def run_experiment(config: RunConfig) -> RunResult:
@@ -162,27 +144,6 @@ def method_of(config: RunConfig, model: keras.Model) -> Method:
     return _required(config.method) if config.adapter is None else adapter_method(model, config.adapter)
 
 
-def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig, virtual: int) -> Data:
-    """Reads and tokenises all rows of a run, cut so that they leave the method `virtual` of the model's positions.
-
-    Raises:
-        ValueError: If there are too few positions.
-    """
-    check_max_length(backbone, config.max_length)
-    check_virtual_tokens(backbone, virtual)
-    max_length = min(config.max_length, backbone.max_length - virtual)
-
-    def encoded(split: str, limit: int | None = None) -> EncodedRows:
-        return encode(source.rows(task, split).head(limit), backbone.tokenizer, max_length)
-
-    return Data(
-        source=source.name,
-        train=None if task.train is None else encoded(task.train, config.limit),
-        validation={prefix: encoded(split) for prefix, split in task.validation.items()},
-        unlabelled=encoded(task.test[""]) if task.train is None else None,
-    )
-
-
 def start_at_mean(classifier: keras.Model, rows: EncodedRows) -> None:
     """Lets a new regression head start out with the mean label as its answer.
 
@@ -217,7 +178,7 @@ def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
 def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig) -> TrainingResult:
     """Trains, and leaves the model with the weights of the best evaluation."""
     variables = variable_paths(adaptation.model)
-    model, rows, validation = trained_part(adaptation.model, _required(data.train), data.validation, config.training)
+    model, rows, evaluated = trained_part(adaptation.model, _required(data.train), data.evaluated, config.training)
     result = train(
         model,
         variables,
@@ -225,8 +186,8 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         random_states=random_states(adaptation.model),
         config=config.training,
         task_loss="regression" if task.regression else "classification",
-        evaluate=lambda model: evaluate(model, task, validation),
-        score=task.selection_score,
+        evaluate=lambda model: evaluate(model, task, evaluated),
+        score=selection(task, data),
         rates=adaptation.rates(),
         budget=adaptation.budget(),
         output_dir=Path(config.output_dir),

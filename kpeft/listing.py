@@ -25,6 +25,7 @@ TRAINABLE: dict[str, tuple[int, int]] = {
     "p-tuning": (1_788_674, 2_379_266),
     "prefix": (370_178, 960_770),
     "bottleneck": (2_419_202, 3_009_794),
+    "compacter": (97_026, 687_618),
 }
 """Trainable parameters of each method as it comes, with two labels, on BERT-base and RoBERTa-base in KerasHub."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kpeft.at_once import check_at_once, rank_of
 from kpeft.config import RunConfig
+from kpeft.data import selection
 from kpeft.experiment import EVAL_BATCH, InterruptedRun, check_backend, check_output, clear_output, metrics_of
 from kpeft.files import write_json
 from kpeft.glue.tasks import get_task
@@ -69,8 +70,8 @@ def run_at_once(configs: Sequence[RunConfig], folder: str | Path) -> list[Ended]
         [Start(config=c.training, values=shared.start(c), output_dir=Path(c.output_dir)) for c in configs],
         random_states=random_states(shared.classifier),
         task_loss="regression" if task.regression else "classification",
-        metrics_of=lambda predict: metrics_of(predict, task, shared.data.validation),
-        score=task.selection_score,
+        metrics_of=lambda predict: metrics_of(predict, task, shared.data.evaluated),
+        score=selection(task, shared.data),
         eval_batch=EVAL_BATCH,
         rates=shared.rates,
         budget=shared.budget,

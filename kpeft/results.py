@@ -15,6 +15,8 @@ from kpeft.files import write_json
 SCHEMA = 1
 FILE = "result.json"
 RUNS = "runs.json"
+HISTORY = "history.jsonl"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)

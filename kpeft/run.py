@@ -20,7 +20,7 @@ from kpeft import defaults, runtime
 from kpeft._version import __version__
 from kpeft.adapter_files import find_adapter, method_name
 from kpeft.at_once import combine
-from kpeft.config import PRECISIONS, SCHEDULES, DataConfig, RunConfig, TrainingConfig
+from kpeft.config import PRECISIONS, SCHEDULES, SPLITS, DataConfig, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, LoRA, Method, Union
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
@@ -155,6 +155,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--gradient-accumulation", type=int, help="micro-batches of a step (default 1)")
     add("--max-length", type=int, help="longest row in tokens (default 128)")
     add("--limit", type=int, help="use only so many training rows")
+    add("--split", choices=SPLITS, help="what is evaluated (default validation); test where its labels are public")
+    add("--holdout", type=float, help="training rows (below 1 a share) that choose the best evaluation instead")
     add("--max-steps", type=int, help="stop after so many steps")
     add("--eval-steps", type=int, help="evaluate every so many steps (default: each epoch)")
     add("--patience", type=int, help="stop after so many evaluations without a better score")

@@ -15,7 +15,8 @@ from kpeft.adapters import save_adapter
 from kpeft.at_once import rank_of
 from kpeft.backbones.loading import load_backbone
 from kpeft.config import RunConfig
-from kpeft.experiment import ADAPTER, POLICIES, Data, describe, load_data, method_of, place_method, start_at_mean
+from kpeft.data import Data, load_data
+from kpeft.experiment import ADAPTER, POLICIES, describe, method_of, place_method, start_at_mean
 from kpeft.frontier import split
 from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task

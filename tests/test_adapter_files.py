@@ -171,6 +171,7 @@ METHODS = (
     *(kpeft.AdaLoRA(rank=4, target_rank=2), kpeft.IA3(), kpeft.VeRA(rank=2), kpeft.LoHa(rank=2), kpeft.LoKr(rank=2)),
     *(kpeft.Prompt(tokens=2), kpeft.PTuning(tokens=2), kpeft.Prefix(tokens=2), kpeft.Bottleneck(size=2), kpeft.Full()),
     *(kpeft.LoRA(rank=2) + kpeft.BitFit(), kpeft.LoRA(alpha=0.0, bias="lora_only"), kpeft.QLoRA(rank=2)),
+    kpeft.Compacter(size=4),
 )
 
 

@@ -50,6 +50,8 @@ CASES = {
     "bottleneck": kpeft.Bottleneck(size=3),
     "bottleneck-pfeiffer": kpeft.Bottleneck(size=2, style="pfeiffer", activation="relu", train_layernorm=True),
     "bottleneck-parallel": kpeft.Bottleneck(size=3, style="parallel", scale=4.0, train_head=False),
+    "compacter": kpeft.Compacter(size=8),
+    "compacter-pfeiffer": kpeft.Compacter(size=4, phm_dim=2, rank=2, style="pfeiffer", train_head=False),
     "bottleneck-gated": kpeft.Bottleneck(size=3, style="parallel", gated=True),
     "unipelt": kpeft.LoRA(rank=2, gated=True)
     + kpeft.Prefix(tokens=2, gated=True)
@@ -73,6 +75,7 @@ ONE_EACH = (
     "lokr",
     "bottleneck",
     "bottleneck-parallel",
+    "compacter",
     "prompt",
     "p-tuning",
     "prefix",
@@ -188,7 +191,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_variables(case: str) -> 
         assert {v.dtype for v in adaptation.trained_variables().values()} == {"float32"}
         outputs.append(np.asarray(adaptation.model(tiny_batch(adaptation.model)), np.float32))
     assert outputs[0].std() > 0.2
-    np.testing.assert_allclose(*outputs, rtol=0, atol=0.06)
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=0.06)
 
 
 @pytest.mark.parametrize(("family", "case"), PAIRS)

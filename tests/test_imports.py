@@ -39,6 +39,7 @@ LAYERS = (
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
     ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start", "kpeft.report"),
     ("kpeft.backbones", "kpeft.training"),
+    ("kpeft.data",),
     ("kpeft.experiment",),
     ("kpeft.shared_model", "kpeft.many_runs"),
     ("kpeft.run",),

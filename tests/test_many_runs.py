@@ -133,6 +133,7 @@ EACH = {
     "loha": ("--rank 2", "none"),
     "lokr": ("--rank 2", "none"),
     "bottleneck": ("--size 2", "none"),
+    "compacter": ("--size 4", "none"),
     "p-tuning": ("--tokens 2 --hidden 4", "none"),
     "prefix": ("--tokens 2", "none"),
 }

@@ -29,6 +29,7 @@ PAIRS: dict[str, tuple[kpeft.Method, kpeft.Method]] = {
         kpeft.LoRA(rank=3, gated=True, targets=("key", "value"))
         + kpeft.Bottleneck(size=3, style="pfeiffer", gated=True, train_layernorm=True),
     ),
+    "compacter": (kpeft.Compacter(size=4), kpeft.Compacter(size=4, train_head=False)),
     "bitfit": (kpeft.BitFit(), kpeft.BitFit(terms=("query", "output"), train_head=False)),
     "layernorm": (kpeft.LayerNorm(), kpeft.LayerNorm(train_head=False)),
 }

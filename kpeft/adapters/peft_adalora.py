@@ -112,7 +112,7 @@ class AdaLoRAFormat(PeftFormat):
     def values(self, adaptation: Adaptation, tensors: Tensors) -> Tensors:
         method = adaptation.method
         assert isinstance(method, AdaLoRA)
-        return super().values(adaptation, {key: _whole(key, value, method.rank) for key, value in tensors.items()})
+        return super().values(adaptation, _whole(tensors, method.rank))
 
 
 def _whole_number(value: float) -> float:
@@ -120,11 +120,25 @@ def _whole_number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _whole(key: str, tensor: np.ndarray[Any, Any], rank: int) -> np.ndarray[Any, Any]:
-    """Returns A, E or B with zeros for what was dropped; which of the r directions are zero makes no difference."""
-    axis = {"lora_A": 0, "lora_E": 0, "lora_B": 1}.get(key.rpartition(".")[2])
-    if axis is None or tensor.ndim != 2 or tensor.shape[axis] >= rank:
-        return tensor
-    missing = [(0, 0), (0, 0)]
-    missing[axis] = (0, rank - tensor.shape[axis])
-    return np.pad(tensor, missing)
+def _whole(tensors: Tensors, rank: int) -> Tensors:
+    """Returns A, E and B with zeros for what was dropped; which of the r directions are zero makes no difference.
+
+    Raises:
+        ValueError: If they are not of one rank in a layer.
+    """
+    ranks: dict[str, int] = {}
+    whole = dict(tensors)
+    for key, tensor in tensors.items():
+        layer, _, part = key.rpartition(".")
+        axis = {"lora_A": 0, "lora_E": 0, "lora_B": 1}.get(part)
+        if axis is None or tensor.ndim != 2:
+            continue
+        own = tensor.shape[axis]
+        if ranks.setdefault(layer, own) != own:
+            raise ValueError(
+                f"tensor {key} has shape {tensor.shape}, and another of its layer is of rank {ranks[layer]}."
+            )
+        missing = [(0, 0), (0, 0)]
+        missing[axis] = (0, max(0, rank - own))
+        whole[key] = np.pad(tensor, missing)
+    return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,6 +37,12 @@ class Rows:
     def head(self, limit: int | None) -> Rows:
         """Returns the first `limit` rows, or all of them for `None`."""
         return Rows(texts=tuple(column[:limit] for column in self.texts), labels=self.labels[:limit])
+
+    def take(self, chosen: np.ndarray) -> Rows:
+        """Returns the rows that a mask, shape (rows,), chooses, in their order."""
+        return Rows(
+            texts=tuple(list(itertools.compress(column, chosen)) for column in self.texts), labels=self.labels[chosen]
+        )
 
 
 class Source(ABC):

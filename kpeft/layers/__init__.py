@@ -3,6 +3,7 @@
 from kpeft.layers.adalora import AdaLoRADense, AdaLoRAEinsumDense
 from kpeft.layers.adapter_layer import AdapterLayer, MergeableAdapter
 from kpeft.layers.bottleneck import ParallelDown, ParallelUp, SequentialBottleneck
+from kpeft.layers.compacter import CompacterBottleneck, HypercomplexRule
 from kpeft.layers.dora import DoRADense, DoRAEinsumDense
 from kpeft.layers.fast import FastDropout
 from kpeft.layers.gate import InputGate, MaskedBlock
@@ -26,11 +27,13 @@ __all__ = [
     "AdaLoRADense",
     "AdaLoRAEinsumDense",
     "AdapterLayer",
+    "CompacterBottleneck",
     "DoRADense",
     "DoRAEinsumDense",
     "EncodedPrompt",
     "FastDropout",
     "GatedLoRA",
+    "HypercomplexRule",
     "IA3Linear",
     "InputGate",
     "LoHaLinear",

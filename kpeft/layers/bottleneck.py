@@ -54,27 +54,43 @@ class BottleneckLayer(AdapterLayer):
         self.seed = seed
 
     def add_down(self, features: int) -> None:
-        bound = 1 / math.sqrt(features)
-        uniform = keras.initializers.RandomUniform(-bound, bound, seed=self.seed)
-        shape = (features, self.size)
-        self.down_kernel = self.add_weight(name="down_kernel", shape=shape, initializer=uniform, autocast=False)
+        self.add_down_map(features)
         self.down_bias = self.add_weight(name="down_bias", shape=(self.size,), initializer="zeros", autocast=False)
         if self.gated:
             self.input_gate = InputGate(seed=self.seed, dtype=self.dtype_policy, name="input_gate")
             self.input_gate.build((features,))
 
+    def add_down_map(self, features: int) -> None:
+        """Makes D."""
+        bound = 1 / math.sqrt(features)
+        uniform = keras.initializers.RandomUniform(-bound, bound, seed=self.seed)
+        shape = (features, self.size)
+        self.down_kernel = self.add_weight(name="down_kernel", shape=shape, initializer=uniform, autocast=False)
+
     def add_up(self, features: int) -> None:
+        self.add_up_map(features)
+        self.up_bias = self.add_weight(name="up_bias", shape=(features,), initializer="zeros", autocast=False)
+
+    def add_up_map(self, features: int) -> None:
+        """Makes U."""
         shape = (self.size, features)
         self.up_kernel = self.add_weight(name="up_kernel", shape=shape, initializer="zeros", autocast=False)
-        self.up_bias = self.add_weight(name="up_bias", shape=(features,), initializer="zeros", autocast=False)
+
+    def map_down(self, x: Any) -> Any:
+        """Returns x D."""
+        return linear(x, self.down_kernel)
+
+    def map_up(self, hidden: Any) -> Any:
+        """Returns h U."""
+        return linear(hidden, self.up_kernel)
 
     def down(self, x: Any) -> Any:
         """Returns g(x D + c), shape (…, size)."""
-        return activate(self, linear(x, self.down_kernel) + full(self.down_bias))
+        return activate(self, self.map_down(x) + full(self.down_bias))
 
     def up(self, hidden: Any) -> Any:
         """Returns s·(h U + e), shape (…, out); zero where the gate is closed."""
-        return self.scale * self.gate * (linear(hidden, self.up_kernel) + full(self.up_bias))
+        return self.scale * self.gate * (self.map_up(hidden) + full(self.up_bias))
 
     def get_config(self) -> dict[str, Any]:
         return {

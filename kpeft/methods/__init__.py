@@ -5,6 +5,7 @@ from __future__ import annotations
 from kpeft.methods.adalora import AdaLoRA
 from kpeft.methods.bitfit import BitFit
 from kpeft.methods.bottleneck import Bottleneck
+from kpeft.methods.compacter import Compacter
 from kpeft.methods.dora import DoRA
 from kpeft.methods.ia3 import IA3
 from kpeft.methods.loha import LoHa
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "p-tuning": PTuning,
     "prefix": Prefix,
     "bottleneck": Bottleneck,
+    "compacter": Compacter,
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "AdaLoRA",
     "BitFit",
     "Bottleneck",
+    "Compacter",
     "DoRA",
     "Freeze",
     "Full",

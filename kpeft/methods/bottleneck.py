@@ -71,13 +71,7 @@ class Bottleneck(Method):
             )
 
     def wraps(self, layout: Layout) -> Mapping[str, Wrap]:
-        from kpeft.targets import named_layers
-
-        layers = named_layers(layout)
-        if not layers:
-            raise ValueError(f"bottleneck needs a KerasHub encoder, and model {layout.model.name!r} holds none.")
-        terms = STYLES[self.style]
-        wraps = {path: self._wrap(each.place.term) for path, each in layers.items() if each.place.term in terms}
+        wraps = {path: self._wrap(term) for path, term in places(layout, self.style, self.name).items()}
         return with_masks(layout, wraps) if self.gated else wraps
 
     def _wrap(self, term: str) -> Wrap:
@@ -101,3 +95,17 @@ class Bottleneck(Method):
     def trained(self, layout: Layout) -> set[str]:
         layernorm = self.style == "houlsby" if self.train_layernorm is None else self.train_layernorm
         return LayerNorm().trained(layout) if layernorm else set()
+
+
+def places(layout: Layout, style: str, method: str) -> dict[str, str]:
+    """Returns the layers that adapters of a style stand at, and what the model's family calls each, by path.
+
+    Raises:
+        ValueError: If the model holds no encoder of a known family; it names the method.
+    """
+    from kpeft.targets import named_layers
+
+    layers = named_layers(layout)
+    if not layers:
+        raise ValueError(f"{method} needs a KerasHub encoder, and model {layout.model.name!r} holds none.")
+    return {path: each.place.term for path, each in layers.items() if each.place.term in STYLES[style]}

@@ -40,8 +40,8 @@ def which(evaluation: Evaluation) -> str:
     if evaluation == "last":
         return "Shown is the evaluation after the last step of each run."
     return (
-        "Shown is the best evaluation of each run, which was chosen on the validation rows that it is reported on: "
-        "these scores are too good, and the more so the more evaluations a run had."
+        "Shown is the best evaluation of each run. But for runs with --holdout, it was chosen on the validation rows "
+        "that it is reported on: these scores are too good, and the more so the more evaluations a run had."
     )
 
 
@@ -60,6 +60,14 @@ def _task(task: Task, groups: list[Group], evaluation: Evaluation) -> Section:
     runs = [run for each in groups for run in each.runs]
     presets = sorted({run.result.preset for run in runs})
     lines = [f"Pretrained model: {', '.join(presets)}."]
+    splits = {str(run.result.config["data"].get("split", "validation")) for run in runs}
+    if splits != {"validation"}:
+        lines.append(f"Evaluated is the {' or '.join(sorted(splits))} split; what is called validation below is that.")
+    held = sum(run.result.config["data"].get("holdout") is not None for run in runs)
+    if held:
+        lines.append(
+            f"In {held} of {_count(len(runs), 'run')}, training rows that were held out chose the best evaluation."
+        )
     if any(run.result.data.get("source") == "sample" for run in runs):
         lines.append(SAMPLE)
     lines += [

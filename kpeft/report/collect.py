@@ -11,9 +11,8 @@ from typing import Any
 
 from kpeft.glue.tasks import get_task
 from kpeft.hardware import read_hardware
-from kpeft.results import FILE, RUNS, RunResult, Score, read_result
+from kpeft.results import FILE, HISTORY, RUNS, RunResult, Score, read_result
 
-HISTORY = "history.jsonl"
 _MOST = 10**15  # no count of parameters, steps or rows is larger
 
 

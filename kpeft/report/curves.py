@@ -8,7 +8,7 @@ from kpeft.report.collect import Run
 from kpeft.report.document import Cell, Figure, Table
 from kpeft.report.drawing import drawing, number_text, style, swatch
 from kpeft.report.groups import Group, Spread, spread
-from kpeft.report.tables import NONE, spread_text
+from kpeft.report.tables import HOLDOUT, NONE, spread_text
 
 POINTS = 50
 TOGETHER = 8
@@ -23,11 +23,11 @@ def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]
     training = [_mean([_binned(run, width) for run in each.runs]) for each in groups]
     steps = f"means of {width} steps each" if width > 1 else "every step"
     figures = _draw("training loss", f"In {steps}.", training, labels)
-    for prefix in groups[0].task.validation:
+    for prefix in (*groups[0].task.validation, HOLDOUT):
         name = f"{prefix}/loss" if prefix else "loss"
         validation = [_mean([_evaluated(run, name) for run in each.runs]) for each in groups]
-        where = f"on the {prefix} validation rows" if prefix else "on the validation rows"
-        figures += _draw(f"validation {name}", f"Evaluated {where}.", validation, labels)
+        rows = {"": "validation rows", HOLDOUT: "training rows that were held out"}.get(prefix, f"{prefix} rows")
+        figures += _draw(f"validation {name}", f"Evaluated on the {rows}.", validation, labels)
     return figures
 
 

@@ -12,12 +12,14 @@ from kpeft.report.groups import Evaluation, Group, Spread, own_name, own_score, 
 
 _LOWER_IS_BETTER = ("loss", "mse", "mae")
 NONE = "-"
+HOLDOUT = "holdout"  # prefix of the metrics of training rows that were held out
 TIMES = {"train_seconds": "training s", "compile_seconds": "compilation s", "total_seconds": "whole run s"}
 
 
 def metric_names(task: Task, groups: Sequence[Group], evaluation: Evaluation) -> list[str]:
-    """Returns the metrics that any of the groups has, GLUE's own first."""
-    names = [f"{prefix}/{name}" if prefix else name for prefix in task.validation for name in task.metrics]
+    """Returns the metrics that any of the groups has, GLUE's own first, those of rows held out last."""
+    prefixes = (*task.validation, HOLDOUT)
+    names = [f"{prefix}/{name}" if prefix else name for prefix in prefixes for name in task.metrics]
     return [name for name in names if any(each.metric(name, evaluation) for each in groups)]
 
 
@@ -38,7 +40,7 @@ def scores(groups: Sequence[Group], evaluation: Evaluation) -> Table:
         for column, marked in zip(columns, best, strict=True):
             cells.append(Cell(spread_text(column[index], len(each.runs)), best=index in marked))
         rows.append(tuple(cells))
-    which = "after the last step" if evaluation == "last" else "that is each run's best on the validation rows"
+    which = "after the last step" if evaluation == "last" else "that is each run's best"
     return Table(
         caption=f"{task.title}: scores of the evaluation {which}, mean ± standard deviation over seeds",
         columns=("method", *(name.replace("_", " ") for name in (*options, "seeds", *metrics))),

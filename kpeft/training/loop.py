@@ -18,6 +18,7 @@ from kpeft.glue.tokens import EncodedRows
 from kpeft.methods import RankBudget, Rate
 from kpeft.ops import NUMERICS
 from kpeft.recast import fast_dropout
+from kpeft.results import CHECKPOINTS, HISTORY
 from kpeft.training.batches import TrainBatches
 from kpeft.training.callbacks import (
     Evaluation,
@@ -44,9 +45,6 @@ from kpeft.training.state import fingerprint, seed_random_states, state_variable
 from kpeft.training.timing import Timer, Timing
 
 logger = logging.getLogger("kpeft")
-
-HISTORY = "history.jsonl"
-CHECKPOINTS = "checkpoints"
 
 
 @final

@@ -11,10 +11,11 @@ from typing import final
 import numpy as np
 
 from kpeft.config import TrainingConfig
+from kpeft.results import HISTORY
 from kpeft.training.callbacks import Evaluation, Evaluations, FitState, History, NonFiniteLossError
 from kpeft.training.callbacks.evaluation import Score
 from kpeft.training.callbacks.loss_log import write_loss
-from kpeft.training.loop import HISTORY, TrainingResult, make_schedule
+from kpeft.training.loop import TrainingResult, make_schedule
 
 
 @final

@@ -35,6 +35,7 @@ METHODS: dict[str, kpeft.Method] = {
 }
 OF_KPEFT: dict[str, kpeft.Method] = {
     "bottleneck": kpeft.Bottleneck(size=3),
+    "compacter": kpeft.Compacter(size=4),
     "full": kpeft.Full(),
     "head": kpeft.HeadOnly(),
     "union": kpeft.LoRA(rank=2) + kpeft.BitFit(),

@@ -56,7 +56,7 @@ RUNS = [
         preset="-odd",
     ),
     config(data=DataConfig(offline=True)),
-    config(data=DataConfig(tfds_dir="tfds")),
+    config(data=DataConfig(tfds_dir="tfds", split="test", holdout=0.1)),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from report_folders import HARDWARE, MRPC, metrics, offline, write_run
 
+from kpeft.config import DataConfig
 from kpeft.methods import BitFit, Full, LoRA
 from kpeft.report.build import SAMPLE, build
 from kpeft.report.collect import collect
@@ -86,6 +87,18 @@ def test_the_best_evaluation_is_said_to_be_chosen(tmp_path: Path) -> None:
     assert column(table(part(document, "MRPC", "Scores")), "accuracy") == [("0.9900", False)]
     assert "chosen on the validation rows" in document.lead[1]
     assert "after the last step" in report(tmp_path).lead[1]
+
+
+def test_rows_held_out_and_the_test_split_are_said(tmp_path: Path) -> None:
+    scores = {**MRPC, "holdout/accuracy": 0.625, "holdout/loss": 0.5}
+    write_run(tmp_path / "0", scores=scores, data=DataConfig(holdout=0.1, split="test"))
+    write_run(tmp_path / "1")
+    document = report(tmp_path)
+    found = table(part(document, "MRPC", "Scores"))
+    assert found.columns[1:3] == ("split", "holdout")
+    assert [text for text, _ in column(found, "holdout/accuracy")] == ["-", "0.6250"]
+    assert "In 1 of 2 runs, training rows that were held out" in texts(document.sections[0])
+    assert "Evaluated is the test or validation split" in texts(document.sections[0])
 
 
 def test_mnli_shows_both_sets_and_no_confusion(tmp_path: Path) -> None:
