@@ -25,6 +25,7 @@ from kpeft.glue.metrics import compute_metrics
 from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows
+from kpeft.hardware import HARDWARE, write_hardware
 from kpeft.methods import Method
 from kpeft.placing import adapt
 from kpeft.results import CHECKPOINTS, FILE, HISTORY, RUNS, RunResult, Score, listed_folders
@@ -45,7 +46,7 @@ class InterruptedRun(Exception):  # noqa: N818  (it is no error)
 
 
 def run_experiment(config: RunConfig) -> RunResult:
-    """Runs what `config` asks for and writes result.json, history.jsonl and adapter/ into its output folder.
+    """Runs what `config` asks for and leaves its result, hardware, history and adapter in its output folder.
 
     Args:
         config: The run.
@@ -84,6 +85,7 @@ def run_experiment(config: RunConfig) -> RunResult:
         if trained.interrupted:
             raise InterruptedRun(f"interrupted at step {trained.steps}; --resume goes on from there.")
     result = describe(config, adaptation, data, trained)
+    write_hardware(output)
     result.write(output)
     return result
 
@@ -133,7 +135,7 @@ def clear_output(folder: Path) -> None:
     """Removes an older run's files, and those of the runs that runs.json lists with their folders; nothing else."""
     listed = listed_folders(folder)
     for each in (*listed, folder):
-        for name in (FILE, RUNS, HISTORY, PREDICTIONS):
+        for name in (FILE, RUNS, HISTORY, HARDWARE, PREDICTIONS):
             (each / name).unlink(missing_ok=True)
         for name in (ADAPTER, CHECKPOINTS):
             shutil.rmtree(each / name, ignore_errors=True)

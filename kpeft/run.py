@@ -1,6 +1,7 @@
 """Fine-tune an encoder on a GLUE task: `python -m kpeft.run --task mrpc --method bitfit`.
 
-The only file that parses arguments. Exit status: 0 done, 1 failed while running, 2 bad usage or input, 130 interrupted.
+The only file that parses a run's arguments. Exit status: 0 done, 1 failed while running, 2 bad usage or input, 130
+interrupted.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from kpeft.experiment import ADAPTER, POLICIES, describe, method_of, place_metho
 from kpeft.frontier import split
 from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task
+from kpeft.hardware import write_hardware
 from kpeft.layers.lora import LoRALayer
 from kpeft.results import RunResult
 from kpeft.sites import variable_paths
@@ -110,7 +111,7 @@ class SharedModel:
         return {path: _padded(values[path], variable.shape) for path, variable in self.differing.items()}
 
     def write(self, config: RunConfig, trained: TrainingResult) -> RunResult:
-        """Writes adapter/ and result.json of a run that has ended. The model is of no use for training afterwards."""
+        """Writes what a run that has ended leaves. The model is of no use for training afterwards."""
         if rank_of(config.method) != self._placed:
             self._adaptation.detach()
             self._adaptation, self._placed = place_method(self.classifier, config), rank_of(config.method)
@@ -120,6 +121,7 @@ class SharedModel:
             variable.assign(weights[path][tuple(slice(size) for size in variable.shape)])
         save_adapter(self._adaptation, Path(config.output_dir) / ADAPTER)
         result = describe(config, self._adaptation, self.data, trained)
+        write_hardware(config.output_dir)
         result.write(config.output_dir)
         return result
 

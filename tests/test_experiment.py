@@ -90,7 +90,8 @@ def test_ax_is_predicted_with_an_adapter_of_mnli(mnli_run: Path, tiny_preset: Pa
     assert (result.method, result.best, result.last) == ("bitfit", None, None)
     assert result.data == {"source": "sample", "train_examples": 0, "validation_examples": 0}
     assert set(result.timing) == set(read_result(mnli_run).timing)
-    assert sorted(path.name for path in (tmp_path / "ax").iterdir()) == ["predictions.tsv", "result.json"]
+    left = ["hardware.json", "predictions.tsv", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "ax").iterdir()) == left
     lines = (tmp_path / "ax" / "predictions.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction"
     assert [line.split("\t")[0] for line in lines[1:]] == [str(number) for number in range(32)]

@@ -26,6 +26,7 @@ LAYERS = (
         "kpeft.ops",
         "kpeft.quantization",
         "kpeft.runtime",
+        "kpeft.hardware",
     ),
     ("kpeft.adapter_files",),
     ("kpeft.layers",),
@@ -36,7 +37,7 @@ LAYERS = (
     ("kpeft.adaptation",),
     ("kpeft.placing",),
     ("kpeft.adapters", "kpeft.glue", "kpeft.config", "kpeft.defaults", "kpeft.listing", "kpeft.results"),
-    ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start"),
+    ("kpeft.at_once", "kpeft.summary", "kpeft.named", "kpeft.warm_start", "kpeft.report"),
     ("kpeft.backbones", "kpeft.training"),
     ("kpeft.data", "kpeft.distillation"),
     ("kpeft.experiment",),
@@ -55,6 +56,9 @@ LIGHT = (
     "summary",
     "defaults",
     "listing",
+    "report",
+    "results",
+    "hardware",
     "families",
     "glue/tasks",
     "methods",
@@ -114,6 +118,14 @@ def test_help_and_list_load_nothing_heavy() -> None:
     code = "import sys, io; out, sys.stdout = sys.stdout, io.StringIO(); from kpeft.run import main, make_parser; "
     code += "assert '--rank' in make_parser().format_help(); assert main(['--list']) == 0; sys.stdout = out"
     assert (HEAVY | {"numpy"}) & in_fresh_python(code) == set()
+
+
+def test_a_report_loads_nothing_heavy_but_matplotlib() -> None:
+    code = (
+        "import sys, io; out, sys.stdout = sys.stdout, io.StringIO(); from kpeft.report.__main__ import make_parser; "
+    )
+    code += "make_parser().format_help(); sys.stdout = out"
+    assert HEAVY & in_fresh_python(code) == set()
 
 
 def test_the_runner_puts_keras_on_jax_whatever_keras_json_says(tmp_path: Path) -> None:

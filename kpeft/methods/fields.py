@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import types
 import typing
@@ -86,9 +85,29 @@ def _parse(kind: Any, text: str) -> Any:
         value = kind(text)
     except ValueError as error:
         raise ValueError(f"expected {_NUMBERS[kind]}") from error
-    if not math.isfinite(value):
+    if not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError(f"expected {_NUMBERS[kind]}")
     return value
+
+
+def write_field(method: type[Method], name: str, value: Any) -> str:
+    """Writes a field's value as `parse_field` reads it.
+
+    Raises:
+        ValueError: If no text gives that value, as for the tuple of one name where a name alone is text as well.
+    """
+    text = _write(value)
+    if text and parse_field(method, name, text) == (tuple(value) if isinstance(value, list) else value):
+        return text
+    raise ValueError(f"{name}={value!r} of method {method.name} has no form on the command line.")
+
+
+def _write(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_write(item)}" for key, item in value.items())
+    return ",".join(map(_write, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _is_list(text: str) -> bool:

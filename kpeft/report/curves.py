@@ -1,0 +1,100 @@
+"""Losses against steps: training loss in means of several steps, validation loss as it was evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kpeft.report.collect import Run
+from kpeft.report.document import Cell, Figure, Table
+from kpeft.report.drawing import drawing, number_text, style, swatch
+from kpeft.report.groups import Group, Spread, spread
+from kpeft.report.tables import HOLDOUT, NONE, spread_text
+
+POINTS = 50
+TOGETHER = 8
+BANDS = 4  # more would hide each other
+Curve = Mapping[int, Spread]
+
+
+def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]:
+    """Returns the figures of a task's losses: eight groups in each, all with the same axes."""
+    longest = max((step for each in groups for run in each.runs for step, _ in run.losses), default=0)
+    width = -(-longest // POINTS) or 1
+    training = [_mean([_binned(run, width) for run in each.runs]) for each in groups]
+    steps = f"means of {width} steps each" if width > 1 else "every step"
+    figures = _draw("training loss", f"In {steps}.", training, labels)
+    for prefix in (*groups[0].task.validation, HOLDOUT):
+        name = f"{prefix}/loss" if prefix else "loss"
+        validation = [_mean([_evaluated(run, name) for run in each.runs]) for each in groups]
+        rows = {"": "validation rows", HOLDOUT: "training rows that were held out"}.get(prefix, f"{prefix} rows")
+        figures += _draw(f"validation {name}", f"Evaluated on the {rows}.", validation, labels)
+    return figures
+
+
+def _binned(run: Run, width: int) -> dict[int, float]:
+    """Means of the losses of so many steps each, by the last step of them."""
+    bins: dict[int, list[float]] = {}
+    for step, loss in run.losses:
+        bins.setdefault(-(-step // width) * width, []).append(loss)
+    last = run.losses[-1][0] if run.losses else 0
+    return {min(end, last): sum(losses) / len(losses) for end, losses in bins.items()}
+
+
+def _evaluated(run: Run, name: str) -> dict[int, float]:
+    return {step: metrics[name] for step, metrics in run.evaluations if name in metrics}
+
+
+def _mean(curves: Sequence[Mapping[int, float]]) -> Curve:
+    """The spread over the runs that have a value at a step."""
+    steps = sorted({step for curve in curves for step in curve})
+    means = {step: spread(curve.get(step) for curve in curves) for step in steps}
+    return {step: value for step, value in means.items() if value}
+
+
+def _draw(what: str, caption: str, curves: Sequence[Curve], labels: Sequence[str]) -> list[Figure]:
+    shown = [(number, curve) for number, curve in enumerate(curves) if curve]
+    if not shown:
+        return []
+    ends = [mean.mean + sign * (mean.std or 0) for _, curve in shown for mean in curve.values() for sign in (-1, 1)]
+    room = 0.05 * (max(ends) - min(ends) or 1)
+    last = max(step for _, curve in shown for step in curve)
+    parts = [shown[start : start + TOGETHER] for start in range(0, len(shown), TOGETHER)]
+    figures = []
+    for part_number, part in enumerate(parts, 1):
+        with drawing() as (drawn, panel):
+            for number, curve in part:
+                steps, values = list(curve), list(curve.values())
+                every = max(1, len(steps) // 6)
+                means = [value.mean for value in values]
+                panel.plot(steps, means, markevery=every, markersize=4.5, linewidth=1.3, **style(number))
+                low, high = ([v.mean + sign * (v.std or 0) for v in values] for sign in (-1, 1))
+                if len(part) <= BANDS:
+                    panel.fill_between(steps, low, high, color=style(number)["color"], alpha=0.15, linewidth=0)
+            panel.set_ylim(min(ends) - room, max(ends) + room)
+            panel.set_xlim(0, last * 1.03)
+            panel.set_xlabel("step")
+            panel.set_ylabel(what)
+            panel.xaxis.set_major_formatter(number_text)
+        bands = ", bands one standard deviation" if len(part) <= BANDS else ""
+        several = f" ({part_number} of {len(parts)})" if len(parts) > 1 else ""
+        figures.append(
+            Figure(
+                title=f"{what[0].upper()}{what[1:]} against steps{several}",
+                caption=f"{caption} Lines are means over seeds{bands}.",
+                svg=drawn.svg,
+                size=drawn.size,
+                key=tuple((swatch(number), labels[number]) for number, _ in part),
+                data=_data(what, part, labels),
+            )
+        )
+    return figures
+
+
+def _data(what: str, part: Sequence[tuple[int, Curve]], labels: Sequence[str]) -> Table:
+    steps = sorted({step for _, curve in part for step in curve})
+    rows = []
+    for step in steps:
+        values = [curve.get(step) for _, curve in part]
+        rows.append((Cell(str(step)), *(Cell(spread_text(v, v.count) if v else NONE) for v in values)))
+    columns = ("step", *(labels[number] for number, _ in part))
+    return Table(caption=f"{what[0].upper()}{what[1:]} by step", columns=columns, rows=tuple(rows))

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_folders import HARDWARE, MRPC, metrics, offline, write_run
+
+from kpeft.config import DataConfig
+from kpeft.methods import BitFit, Full, LoRA
+from kpeft.report.build import SAMPLE, build
+from kpeft.report.collect import collect
+from kpeft.report.compare import compare
+from kpeft.report.document import Commands, Document, Points, Row, Section, Table, Text
+from kpeft.report.groups import Evaluation
+from kpeft.report.markdown import to_markdown
+from kpeft.report.page import to_html
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("loss_figures", "score_figures", "bar_figures"):
+        monkeypatch.setattr(f"kpeft.report.build.{name}", lambda *_: [])
+
+
+def report(folder: Path, evaluation: Evaluation = "last") -> Document:
+    return build(collect(folder), evaluation)
+
+
+def part(document: Document, task: str, title: str) -> Section:
+    section = next(each for each in document.sections if each.title == task)
+    return next(each for each in section.parts if each.title == title)
+
+
+def table(section: Section) -> Table:
+    return next(block for block in section.blocks if isinstance(block, Table))
+
+
+def texts(section: Section) -> str:
+    return " ".join(block.text for block in section.blocks if isinstance(block, Text))
+
+
+def column(found: Table, name: str) -> list[tuple[str, bool]]:
+    index = found.columns.index(name)
+    return [(row[index].text, row[index].best) for row in found.rows]
+
+
+def write_three(folder: Path) -> None:
+    """BitFit with three seeds, LoRA and full with one."""
+    for seed, accuracy in enumerate((0.8, 0.9, 0.7)):
+        loss = {"loss": 0.3 + seed / 10}
+        write_run(folder / f"b{seed}", BitFit(), seed=seed, scores={**MRPC, **loss, "accuracy": accuracy})
+    write_run(folder / "l", LoRA(), scores={**MRPC, "accuracy": 0.8, "loss": 0.6}, learning_rate=5e-4)
+    write_run(folder / "f", Full(), scores={"accuracy": 0.75, "loss": 0.41}, learning_rate=2e-5, trainable=22_713_986)
+
+
+def test_scores_are_means_and_deviations_with_the_best_in_bold(tmp_path: Path) -> None:
+    write_three(tmp_path)
+    found = table(part(report(tmp_path), "MRPC", "Scores"))
+    assert column(found, "method") == [("bitfit", False), ("full", False), ("lora", False)]
+    assert column(found, "learning rate") == [("0.001", False), ("2e-05", False), ("0.0005", False)]
+    assert column(found, "seeds") == [("3 (0, 1, 2)", False), ("1 (0)", False), ("1 (0)", False)]
+    assert column(found, "accuracy") == [("0.8000 ± 0.1000", True), ("0.7500", False), ("0.8000", True)]
+    assert column(found, "loss") == [("0.4000 ± 0.1000", True), ("0.4100", False), ("0.6000", False)]
+    assert column(found, "f1")[1] == ("-", False)
+    assert "after the last step" in found.caption
+
+
+def test_one_group_has_no_best(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    found = table(part(report(tmp_path), "MRPC", "Scores"))
+    assert found.columns == ("method", "seeds", "accuracy", "f1", "precision", "recall", "loss")
+    assert not any(cell.best for row in found.rows for cell in row)
+
+
+def test_a_mean_over_fewer_runs_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0)
+    write_run(tmp_path / "1", seed=1, scores={"accuracy": 0.5})
+    assert column(table(part(report(tmp_path), "MRPC", "Scores")), "loss") == [("0.5000 (1 of 2 runs)", False)]
+
+
+def test_the_best_evaluation_is_said_to_be_chosen(tmp_path: Path) -> None:
+    write_run(tmp_path, best={**MRPC, "accuracy": 0.99})
+    document = report(tmp_path, "best")
+    assert column(table(part(document, "MRPC", "Scores")), "accuracy") == [("0.9900", False)]
+    assert "chosen on the validation rows" in document.lead[1]
+    assert "after the last step" in report(tmp_path).lead[1]
+
+
+def test_rows_held_out_and_the_test_split_are_said(tmp_path: Path) -> None:
+    scores = {**MRPC, "holdout/accuracy": 0.625, "holdout/loss": 0.5}
+    write_run(tmp_path / "0", scores=scores, data=DataConfig(holdout=0.1, split="test"))
+    write_run(tmp_path / "1")
+    document = report(tmp_path)
+    found = table(part(document, "MRPC", "Scores"))
+    assert found.columns[1:3] == ("split", "holdout")
+    assert [text for text, _ in column(found, "holdout/accuracy")] == ["-", "0.6250"]
+    assert "In 1 of 2 runs, training rows that were held out" in texts(document.sections[0])
+    assert "Evaluated is the test or validation split" in texts(document.sections[0])
+
+
+def test_mnli_shows_both_sets_and_no_confusion(tmp_path: Path) -> None:
+    scores = {f"{split}/{name}": 0.5 for split in ("mismatched", "matched") for name in ("accuracy", "loss")}
+    write_run(tmp_path, task="mnli", scores=scores)
+    document = report(tmp_path)
+    names = ("matched/accuracy", "matched/loss", "mismatched/accuracy", "mismatched/loss")
+    assert table(part(document, "MNLI", "Scores")).columns[2:] == names
+    assert "3 classes" in texts(part(document, "MNLI", "Confusion matrices"))
+
+
+def test_confusion_matrices_are_means_over_seeds(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, scores=metrics(tn=80, fp=49, fn=25, tp=254))
+    write_run(tmp_path / "1", seed=1, scores=metrics(tn=81, fp=48, fn=20, tp=259))
+    write_run(tmp_path / "2", BitFit(), scores={"accuracy": 0.5})
+    section = part(report(tmp_path), "MRPC", "Confusion matrices")
+    (row,) = (block for block in section.blocks if isinstance(block, Row))
+    (matrix,) = row.blocks
+    assert isinstance(matrix, Table)
+    assert matrix.caption == "lora"
+    counts = [[cell.text for cell in cells[1:]] for cells in matrix.rows]
+    assert counts == [["80.5 (62%)", "48.5 (38%)"], ["22.5 (8%)", "256.5 (92%)"]]
+    assert matrix.rows[1][2].shade == 256.5 / 279
+    assert "No matrix for bitfit: precision and recall are missing" in texts(section)
+
+
+def test_a_regression_and_a_task_without_labels(tmp_path: Path) -> None:
+    write_run(tmp_path / "stsb", task="stsb", scores={"pearson": 0.8, "spearman": 0.7, "mse": 0.1})
+    write_run(tmp_path / "ax", task="ax", adapter="an/adapter", scores=None, losses=())
+    document = report(tmp_path)
+    assert "scores and not classes" in texts(part(document, "STS-B", "Confusion matrices"))
+    ax = document.sections[-1]
+    assert [each.title for each in ax.parts] == ["Size and time", "Runs and commands"]
+    assert "no labels" in texts(ax)
+
+
+def test_size_time_and_every_run(tmp_path: Path) -> None:
+    for seed in range(2):
+        timing = {"total_seconds": 300.0, "train_seconds": 100.0 + 100 * seed}
+        write_run(tmp_path / str(seed), seed=seed, timing=timing, trainable=74_498, data=offline(), hardware=HARDWARE)
+    document = report(tmp_path)
+    (row,) = table(part(document, "MRPC", "Size and time")).rows
+    texts_of = [cell.text for cell in row]
+    assert texts_of == ["lora", "74,498", "0.328%", "-", "150 ± 70.7", "-", "300 ± 0.00"]
+    runs = part(document, "MRPC", "Runs and commands")
+    assert [cell.text for cell in table(runs).rows[1]] == [
+        *("1", "lora", "1", f"{(MRPC['accuracy'] + MRPC['f1']) / 2:.4f}", "4", "sample"),
+        *("jax 0.10.2 keras 3.15.1 kpeft 0.1.0", "2 x L4 (gpu); A processor, 8 cores"),
+    ]
+    commands = next(block for block in runs.blocks if isinstance(block, Commands))
+    assert [name for name, _ in commands.lines] == ["0", "1"]
+    assert commands.lines[1][1].endswith("--seed 1 --offline")
+    assert SAMPLE in texts(document.sections[0])
+
+
+def test_repeated_seeds_and_lost_commands_are_said(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, LoRA(targets=("query",)))
+    section = report(tmp_path).sections[0]
+    assert "several runs of seed 0" in texts(section)
+    lost = next(block for block in section.parts[-1].blocks if isinstance(block, Points))
+    assert lost.items[0].startswith("No command makes a again: targets=")
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every place in a JSON value: (its container, its key)."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(value[key])
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], {}, "x", -1, True, 10**400, float("nan"), [[1]]], ids=lambda odd: str(odd)[:5]
+)
+def test_no_value_anywhere_in_a_result_breaks_the_report(tmp_path: Path, odd: Any) -> None:
+    content = json.loads((write_run(tmp_path / "good", LoRA(layers=(1,)) + BitFit()) / "result.json").read_text())
+    for index in range(len(list(places(content)))):
+        changed = json.loads(json.dumps(content))
+        container, key = list(places(changed))[index]
+        container[key] = odd
+        (tmp_path / str(index)).mkdir()
+        (tmp_path / str(index) / "result.json").write_text(json.dumps(changed))
+    found = collect(tmp_path)
+    document = build(found, "last")
+    assert "good" in to_markdown(document, "")
+    assert "good" in to_html(document)
+    assert len({note.partition(":")[0] for note in found.notes}) > 20  # of all places; a run that is odd is noted
+
+
+def test_two_folders_are_compared(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.7, 0.8)):
+        write_run(tmp_path / "a" / str(seed), scores={"accuracy": accuracy, "loss": 0.5}, seed=seed)
+    timing = {"train_seconds": 100.0, "train_examples_per_second": 180.0}
+    write_run(tmp_path / "b" / "run", scores={"accuracy": 0.9, "loss": 0.6}, seed=5, timing=timing)
+    write_run(tmp_path / "a" / "bitfit", BitFit())
+    write_run(tmp_path / "b" / "rank", LoRA(rank=2))
+    document = compare(collect(tmp_path / "a"), collect(tmp_path / "b"), "last")
+    (section,) = document.sections
+    scores, times = (block for block in section.blocks if isinstance(block, Table))
+    assert [[cell.text for cell in row] for row in scores.rows] == [
+        ["lora, rank 8", "accuracy", "0.7500 ± 0.0707", "0.9000", "+0.1500", "2", "1"],
+        ["lora, rank 8", "loss", "0.5000 ± 0.0000", "0.6000", "+0.1000", "2", "1"],
+    ]
+    assert [[cell.best for cell in row[2:4]] for row in scores.rows] == [[False, True], [True, False]]
+    ratios = {row[1].text: row[4].text for row in times.rows}
+    assert ratios == {"examples/s": "2.00", "training s": "0.50", "compilation s": "-", "whole run s": "-"}
+    assert [block for block in section.blocks if isinstance(block, Text | Points)] == [
+        *(Text("Only in A:"), Points(("bitfit",)), Text("Only in B:"), Points(("lora, rank 2",))),
+    ]
