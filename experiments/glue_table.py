@@ -73,4 +73,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=TASKS, add_flags=add_flags, summary=summary)
+    main(__doc__, sweeps, tasks=TASKS, evaluation="best", add_flags=add_flags, summary=summary)

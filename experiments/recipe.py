@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.runs import Job, run_all
-from kpeft import report
 from kpeft.config import PRECISIONS, RunConfig
 from kpeft.files import replacing
+from kpeft.report.__main__ import main as write_report
 from kpeft.results import CHECKPOINTS, FILE
 from kpeft.run import make_config, make_parser
 
@@ -74,6 +74,7 @@ def main(
     *,
     tasks: Sequence[str],
     seeds: Sequence[int] = (0, 1, 2),
+    evaluation: str = "last",
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
     summary: Callable[[argparse.Namespace, dict[str, list[Run]]], str] | None = None,
 ) -> NoReturn:
@@ -84,6 +85,7 @@ def main(
         sweeps: Gives its sweeps, from the parsed flags.
         tasks: Those it is for, of which the user may choose some.
         seeds: Those of each run where the user says nothing.
+        evaluation: Which of each run the page shows; `"best"` where rows held out chose it.
         add_flags: Adds flags of the recipe's own.
         summary: Gives a table of the recipe's own, table.md, from the flags and the runs by sweep.
     """
@@ -101,7 +103,7 @@ def main(
         with replacing(options.output / "table.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
         sys.stdout.write(text)
-    sys.exit(report.main([str(options.output)]) or status)
+    sys.exit(write_report([str(options.output), "--evaluation", evaluation]) or status)
 
 
 def parse(

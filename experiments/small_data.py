@@ -41,4 +41,4 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
 
 
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=("mrpc", "rte"))
+    main(__doc__, sweeps, tasks=("mrpc", "rte"), evaluation="best")
