@@ -46,6 +46,6 @@ def with_teacher(rows: EncodedRows, task: Task, config: RunConfig, dtype: str, b
         )
     logits = predict_logits(teacher.model, rows, batch_size)
     if task.regression:
-        labels = (1 - distillation.weight) * rows.labels + distillation.weight * logits[:, 0]
-        return dataclasses.replace(rows, labels=labels.astype(np.float32))
+        own = rows.labels.astype(np.float32)
+        return dataclasses.replace(rows, labels=own + np.float32(distillation.weight) * (logits[:, 0] - own))
     return dataclasses.replace(rows, labels=np.concatenate([rows.labels[:, None], logits], axis=1, dtype=np.float32))

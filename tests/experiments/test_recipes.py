@@ -113,7 +113,12 @@ def test_a_second_go_makes_what_is_missing(tmp_path: Path) -> None:
 
 def test_runs_of_other_options_are_not_taken_for_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Job] = []
-    monkeypatch.setattr("experiments.recipe.run_all", lambda jobs, side_by_side: begun.extend(jobs) or 0)
+
+    def take(jobs: list[Job], side_by_side: int) -> int:
+        begun.extend(jobs)
+        return 0
+
+    monkeypatch.setattr("experiments.recipe.run_all", take)
     flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0")
     sweep = Sweep("mrpc-lora", "--task mrpc --method lora")
     (run,) = runs_of(sweep, flags)
@@ -130,9 +135,12 @@ def test_runs_of_other_options_are_not_taken_for_these(tmp_path: Path, monkeypat
 
 def test_later_stages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[list[str]] = []
-    monkeypatch.setattr(
-        "experiments.recipe.run_all", lambda jobs, side_by_side: begun.append([job.name for job in jobs]) or 1
-    )
+
+    def take(jobs: list[Job], side_by_side: int) -> int:
+        begun.append([job.name for job in jobs])
+        return 1
+
+    monkeypatch.setattr("experiments.recipe.run_all", take)
     arguments = ("--protocol", "paper", "--tasks", "mnli", "rte", "--seeds", "7", "--output", str(tmp_path))
     flags = options("glue_table", *arguments)
     assert make(sweeps("glue_table", *arguments), flags) == 1
