@@ -13,7 +13,6 @@ def table(result: dict[str, Any]) -> str:
         "| method | trainable, BERT-base | adapter MB | rate | epochs | MRPC accuracy | F1 | seeds | speed over full |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    full = result["methods"].get("full", {}).get("speed", {}).get("turns")
     for flags, method in result["methods"].items():
         runs = method["runs"]
         cells = [
@@ -25,7 +24,7 @@ def table(result: dict[str, Any]) -> str:
             _spread([run["accuracy"] for run in runs]),
             _spread([run["f1"] for run in runs]),
             str(len(runs)),
-            _ratio(method.get("speed", {}).get("turns"), full),
+            _ratio(method.get("speed", {})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -38,8 +37,9 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 
 
-def _ratio(turns: list[float] | None, full: list[float] | None) -> str:
+def _ratio(speed: dict[str, Any]) -> str:
     """The median of the rounds, with the least and the greatest."""
+    turns, full = speed.get("turns"), speed.get("full")
     if not turns or not full:
         return ""
     ratios = [own / other for own, other in zip(turns, full, strict=True)]

@@ -6,9 +6,9 @@ Each method is run as it comes, with its own default options and learning rate, 
 chosen on validation rows. Scores are those after the last step. `--jobs` runs go side by side, each on its share of the
 cores; a run that has its result.json already is not made again, so what was broken off goes on.
 
-Then all methods load, and train in turn, about a second each, `--repeats` times over: examples a second relative to
-full fine-tuning's in the same round. Parameters and the adapter's bytes are those on BERT-base, with random weights and
-two labels. Writes methods.json, methods.md and methods.png into `--output`.
+Then methods load, a few at a time and full fine-tuning with them, and train in turn, about a second each, `--repeats`
+times over: examples a second relative to full fine-tuning's in the same round. Parameters and the adapter's bytes are
+those on BERT-base, with random weights and two labels. Writes methods.json, methods.md and methods.png into `--output`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from experiments.runs import Job, run_all  # noqa: E402
 from kpeft.adapter_files import WEIGHTS  # noqa: E402
 from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
 from kpeft.methods.fields import method_to_json  # noqa: E402
-from kpeft.results import FILE  # noqa: E402
+from kpeft.results import CHECKPOINTS, FILE  # noqa: E402
 from kpeft.run import make_configs, make_parser  # noqa: E402
 
 METHODS = (
@@ -54,6 +54,7 @@ METHODS = (
 
 PRECISION = "bfloat16"
 BASE = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
+SIDE_BY_SIDE = 6  # processes of over a gigabyte each, and full fine-tuning's
 STEPS = 8  # before the timed turns, and at most in one
 
 
@@ -67,9 +68,8 @@ def main() -> None:
         methods: dict[str, dict[str, Any]] = {
             flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods
         }
-        if "speed" in options.parts:
-            for flags, figures in speed(options, Path(scratch)).items():
-                methods[flags]["speed"] = figures
+        for flags, figures in (speed(options, Path(scratch)) if "speed" in options.parts else older(options)).items():
+            methods[flags]["speed"] = figures
     result["methods"] = methods
     write_json(options.output / "methods.json", result)
     text = table(result)
@@ -86,7 +86,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5, help="of each run (default 5)")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each method (default 5)")
-    parser.add_argument("--parts", nargs="+", choices=("scores", "speed"), default=("scores", "speed"))
+    parser.add_argument(
+        "--parts", nargs="*", choices=("scores", "speed"), default=("scores", "speed"), help="none: only the table"
+    )
     parser.add_argument("--output", type=Path, default=Path("experiments/results/methods"))
     parser.set_defaults(task="mrpc", batch_size=16, max_length=128)
     options = parser.parse_args()
@@ -129,7 +131,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
                     "100000",
                     "--output-dir",
                     str(folder),
-                    "--overwrite",
+                    "--resume" if (folder / CHECKPOINTS).is_dir() else "--overwrite",
                 ]
                 found.append(Job(f"{flags}, seed {seed}", [*command(flags), *rows, *fixed]))
     return found
@@ -148,6 +150,13 @@ def scores(flags: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def older(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Returns the figures of turns that methods.json has already."""
+    path = options.output / "methods.json"
+    there = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
+    return {flags: there[flags]["speed"] for flags in options.methods if "speed" in there.get(flags, {})}
+
+
 def size(flags: str) -> dict[str, int]:
     """Returns the trained parameters and the bytes of the adapter's file on BERT-base."""
     model = classifier_from_backbone(keras_hub.models.BertBackbone(vocabulary_size=30_522, **BASE), 2)
@@ -159,22 +168,27 @@ def size(flags: str) -> dict[str, int]:
 
 
 def speed(options: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Any]]:
-    """Returns, by method, the figures of its turns; full fine-tuning is always there to compare with."""
+    """Returns, by method, the figures of its turns, with full fine-tuning's of the same rounds as `full`."""
     kind = next(kind for kind in KINDS if kind.name == f"kpeft {PRECISION}")
     told = setting.worker_options("", options, scratch)
-    entries = [
-        Entry(flags, kind, told | {"method": method_to_json(method_of(flags))})
-        for flags in dict.fromkeys(["full", *options.methods])
-    ]
-    return compete(
-        entries,
-        rounds=options.repeats,
-        warm_steps=STEPS,
-        most_steps=STEPS,
-        at_once=2,
-        peer_python=sys.executable,
-        log=scratch,
-    )
+    others = [flags for flags in options.methods if flags != "full"]
+    figures: dict[str, dict[str, Any]] = {}
+    for start in range(0, max(len(others), 1), SIDE_BY_SIDE):
+        entries = [
+            Entry(flags, kind, told | {"method": method_to_json(method_of(flags))})
+            for flags in ("full", *others[start : start + SIDE_BY_SIDE])
+        ]
+        group = compete(
+            entries,
+            rounds=options.repeats,
+            warm_steps=STEPS,
+            most_steps=STEPS,
+            at_once=2,
+            peer_python=sys.executable,
+            log=scratch,
+        )
+        figures |= {name: each | {"full": group["full"].get("turns")} for name, each in group.items()}
+    return {flags: figures[flags] for flags in options.methods}
 
 
 if __name__ == "__main__":

@@ -56,23 +56,23 @@ def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig
     def encoded(split: str) -> EncodedRows:
         return encode(source.rows(task, split), backbone.tokenizer, max_length)
 
-    unlabelled = encoded(task.test[""]) if task.train is None else None
+    if task.train is None:
+        unlabelled = encoded(task.test[""])
+        return Data(source=source.name, train=None, validation={}, holdout=None, unlabelled=unlabelled)
+    rows, held = source.rows(task, task.train), None
+    if config.holdout is not None:
+        chosen = _held_out(len(rows), config.holdout)
+        rows, held = rows.take(~chosen), rows.take(chosen)
+    train = encode(rows.head(config.limit), backbone.tokenizer, max_length)
+    holdout = None if held is None else encode(held, backbone.tokenizer, max_length)
     splits = task.validation if config.split == "validation" else task.test
-    evaluated = {} if task.train is None else {prefix: encoded(split) for prefix, split in splits.items()}
-    if any((rows.labels == HIDDEN).any() for rows in evaluated.values()):
+    validation = {prefix: encoded(split) for prefix, split in splits.items()}
+    if any((each.labels == HIDDEN).any() for each in validation.values()):
         raise ValueError(
             f"--split {config.split} needs labels, and those of {task.title} are not public in this source "
             f"({source.name}). Take --split validation, or for MRPC a --data-dir with msr_paraphrase_test.txt."
         )
-    train, holdout = None, None
-    if task.train is not None:
-        rows, held = source.rows(task, task.train), None
-        if config.holdout is not None:
-            chosen = _held_out(len(rows), config.holdout)
-            rows, held = rows.take(~chosen), rows.take(chosen)
-        train = encode(rows.head(config.limit), backbone.tokenizer, max_length)
-        holdout = None if held is None else encode(held, backbone.tokenizer, max_length)
-    return Data(source=source.name, train=train, validation=evaluated, holdout=holdout, unlabelled=unlabelled)
+    return Data(source=source.name, train=train, validation=validation, holdout=holdout, unlabelled=None)
 
 
 def _held_out(rows: int, holdout: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -25,16 +24,12 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-_modules = itertools.count(1)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _little_memory() -> Iterator[None]:
-    """Forgets now and then what was compiled, which is on disk for the test that needs it next: it fills gigabytes."""
+    """Forgets what a module has compiled, which is on disk for the next one that needs it: it fills gigabytes."""
     yield
-    if next(_modules) % 5 == 0:
-        jax.clear_caches()
-        gc.collect()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import kpeft
 from kpeft.frontier import Split, split
 from kpeft.sites import variable_paths, walk
-from tests.tiny import FAMILIES, tiny_batch, tiny_classifier
+from tests.tiny import FAMILIES, slow_but, tiny_batch, tiny_classifier
 
 TWO_LAYERS = tuple(family for family in FAMILIES if family != "albert")  # ALBERT's layers are one layer
 UPPER = {"freeze": kpeft.Freeze(layers=1), "lora": kpeft.LoRA(rank=2, targets="all-linear", layers=(1,))}
@@ -75,7 +75,7 @@ def _first_block(backbone: Any) -> int:
     return next(i for i, layer in enumerate(backbone.layers) if layer.name.endswith("layer_0"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but("bert", "albert"))
 @pytest.mark.parametrize(
     "method",
     [kpeft.Full(), kpeft.BitFit(), kpeft.LoRA(rank=2), kpeft.Freeze(layers=0)],

@@ -88,7 +88,9 @@ def no_compilation() -> Iterator[None]:
     assert traced == []
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(f, marks=pytest.mark.slow) for f in ("roberta", "distilbert"))]
+)
 @pytest.mark.parametrize("method", PAIRS)
 def test_each_computes_what_it_does_alone(family: str, method: str, tmp_path: Path) -> None:
     alone: Any = {name: trained(family, PAIRS[method][i], i, tmp_path / name) for i, name in enumerate("ab")}

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from kpeft.backbones.classifier import BACKBONES, classifier_from_backbone, private_random
 
@@ -31,6 +32,11 @@ def tiny_backbone(family: str, *, seed: int = 0, dropout: float = 0.0, **overrid
         config["bucket_size"] = 8
     with private_random(seed):
         return BACKBONES[family](**{**config, **overrides})
+
+
+def slow_but(*names: str) -> list[Any]:
+    """Returns all families for `parametrize`; all but these are left to `-m slow`."""
+    return [pytest.param(family, marks=() if family in names else pytest.mark.slow) for family in FAMILIES]
 
 
 def tiny_classifier(

@@ -176,6 +176,7 @@ def rows_with_segments(number: int) -> EncodedRows:
     return dataclasses.replace(rows, segments=np.zeros(len(rows.tokens), np.int8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kpeft float32", "PEFT bf16 autocast"])
 def test_a_worker_evaluates_between_its_turns(
     name: str, tiny_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -58,8 +58,10 @@ def test_a_failed_run_is_told_and_the_next_one_runs(capsys: Any) -> None:
 def test_the_table_has_means_and_ratios_of_rounds(tmp_path: Path) -> None:
     run = {"seed": 0, "learning_rate": 1e-3, "epochs": 5, "accuracy": 0.8, "f1": 0.86}
     runs = [run, {**run, "seed": 1, "accuracy": 0.9}]
-    full = {"runs": [], "trainable": 1000, "adapter_bytes": 4000, "speed": {"turns": [10.0, 20.0, 10.0]}}
-    lora = {"runs": runs, "trainable": 10, "adapter_bytes": 10**6, "speed": {"turns": [30.0, 20.0, 20.0]}}
+    slow = [10.0, 20.0, 10.0]
+    full = {"runs": [], "trainable": 1000, "adapter_bytes": 4000, "speed": {"turns": slow, "full": slow}}
+    speed = {"turns": [30.0, 20.0, 20.0], "full": slow}
+    lora = {"runs": runs, "trainable": 10, "adapter_bytes": 10**6, "speed": speed}
     result = {"methods": {"full": full, "lora": lora}}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(result).splitlines()]
     assert rows[2] == ["`full`", "1,000", "0.00", "", "", "", "", "0", "1.00 (1.00 to 1.00)"]

@@ -184,6 +184,7 @@ def train_once(folder: Path, **changes: Any) -> tuple[Any, Any]:
     return result, {path: weights_of(model)[path] for path in adaptation.trained_variables()}
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_the_budget_and_resumes_to_the_bit(tmp_path: Path) -> None:
     result, whole = train_once(tmp_path / "whole")
     assert result.steps == 9

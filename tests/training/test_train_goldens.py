@@ -32,10 +32,10 @@ def lora(model: keras.Model, case: Path) -> Any:
     ("case", "prepare"),
     [
         ("full_bert", full),
-        ("full_roberta", full),
+        pytest.param("full_roberta", full, marks=pytest.mark.slow),
         ("bitfit_bert", bitfit),
         ("lora_query_value_bert", lora),
-        ("lora_query_value_roberta", lora),
+        pytest.param("lora_query_value_roberta", lora, marks=pytest.mark.slow),
         ("lora_all_linear_bert", lora),
         ("lora_regression_bert", lora),
     ],
