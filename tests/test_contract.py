@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -84,7 +85,9 @@ ONE_EACH = (
 # One of each way to change a model; the rest differ in the layer that is placed, which knows of no family.
 EVERYWHERE = ("bitfit", "lora-all", "bottleneck", "prompt", "prefix")
 VIRTUAL_TOKENS = (Lengthening, kpeft.Prefix)
-WARM = [(family, "lora") for family in FAMILIES] + [("bert", name) for name in CASES if name != "lora"]
+WARM = [(family, "lora") for family in FAMILIES] + [
+    pytest.param("bert", name, marks=() if name in ONE_EACH else pytest.mark.slow) for name in CASES if name != "lora"
+]
 
 
 def values(model: Any) -> Any:
@@ -122,18 +125,22 @@ def case_rounds(method: Any) -> bool:
     return isinstance(method, kpeft.LoRA) and method.init == "pissa"
 
 
-# Every case on BERT, some on all families; the rest where there is time.
-def pairs(*everywhere: str) -> list[Any]:
+# Some cases on BERT, some of them on all families; the rest where there is time.
+def pairs(on_bert: Iterable[str], *everywhere: str) -> list[Any]:
     return [
-        pytest.param(family, case, marks=() if case in everywhere or family == "bert" else pytest.mark.slow)
+        pytest.param(
+            family,
+            case,
+            marks=() if case in everywhere or (family == "bert" and case in on_bert) else pytest.mark.slow,
+        )
         for family in FAMILIES
         for case in CASES
         if fits(family, CASES[case])
     ]
 
 
-PAIRS = pairs(*EVERYWHERE)
-FEW = pairs("lora-all", "prompt")
+PAIRS = pairs(CASES, *EVERYWHERE)
+FEW = pairs(ONE_EACH, "lora-all", "prompt")
 
 
 def check_training(family: Any, method: Any, *, eager: Any) -> None:

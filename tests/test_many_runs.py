@@ -65,6 +65,7 @@ def compare(preset: Path, folder: Path, arguments: str, varied: str, single: str
     assert_equal_runs(folder / "all" / single, folder / single, unused)
 
 
+@pytest.mark.slow
 def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout everywhere, two widths, two micro-batches a step; seeds, rates and ranks."""
     monkeypatch.setattr(batches, "choose_widths", lambda lengths: (int(np.median(lengths)), int(lengths.max())))
@@ -84,6 +85,10 @@ def test_each_run_equals_the_same_run_alone(tiny_preset: Path, tmp_path: Path, m
         assert run["rank"] == method["rank"]
         assert (run["status"], run["error"]) == ("finished", None)
         assert all(run[name] == single[name] for name in ("best", "last", "timing"))
+
+
+def test_ranks(tiny_preset: Path, tmp_path: Path) -> None:
+    compare(tiny_preset, tmp_path, "--max-steps 2", "--seed 0,3 --rank 2,4", "seed=3,rank=2", "none")
 
 
 @pytest.mark.slow
@@ -137,7 +142,7 @@ EACH = {
     "p-tuning": ("--tokens 2 --hidden 4", "none"),
     "prefix": ("--tokens 2", "none"),
 }
-FAST = ("vera", "prompt")
+FAST = ("prompt",)
 
 
 @pytest.mark.parametrize("method", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in EACH])

@@ -81,6 +81,24 @@ def test_float_weights_are_given_up_and_come_back_dequantised() -> None:
         assert np.abs(value - before[path]).max() <= (0.51 * step if path.endswith(("kernel", "embeddings")) else 0)
 
 
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_training_is_that_of_lora_on_the_dequantised_weights(quantization: str) -> None:
+    options: Any = {"rank": 2, "targets": "all-linear"}
+    model = tiny_classifier("bert")
+    trained: list[Any] = []
+    for method in (kpeft.QLoRA(quantization=quantization, **options), kpeft.LoRA(**options)):
+        adaptation = kpeft.adapt(model, method, seed=4)
+        disturb(adaptation)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        model.fit(tiny_batch(model, rows=8), np.arange(8) % 2, batch_size=8, verbose=0)
+        trained.append({path: np.asarray(v.value) for path, v in adaptation.trained_variables().items()})
+        adaptation.detach()  # leaves the second the weights that the first had
+    assert trained[0].keys() == trained[1].keys()
+    for path, value in trained[0].items():
+        np.testing.assert_allclose(value, trained[1][path], rtol=1e-4, atol=1e-6, err_msg=path)
+
+
 def test_merging_takes_effect_in_a_warm_predict() -> None:
     model = tiny_classifier("bert")
     batch = tiny_batch(model)

@@ -36,7 +36,7 @@ def lora(model: keras.Model, case: Path) -> Any:
         ("bitfit_bert", bitfit),
         ("lora_query_value_bert", lora),
         pytest.param("lora_query_value_roberta", lora, marks=pytest.mark.slow),
-        ("lora_all_linear_bert", lora),
+        pytest.param("lora_all_linear_bert", lora, marks=pytest.mark.slow),
         ("lora_regression_bert", lora),
     ],
 )
