@@ -38,6 +38,10 @@ def command(config: Mapping[str, Any]) -> str:
                 words.append(_flag(field.name))
             elif field.name in _ALWAYS or value != field.default:
                 words += [_flag(field.name), str(0 if value is None else value)]  # --clip-norm 0 is none
+    taught = config.get("distillation")
+    if taught is not None:
+        words += ["--teacher", taught["teacher"], "--distillation-weight", str(taught["weight"])]
+        words += ["--temperature", str(taught["temperature"])]
     if config.get("precision", "float32") != "float32":
         words += ["--precision", config["precision"]]
     return shlex.join(_joined(words))

@@ -28,7 +28,7 @@ MRPC = metrics(tn=80, fp=49, fn=25, tp=254)
 
 def config(method: Method | None = None, *, task: str = "mrpc", **options: Any) -> RunConfig:
     """A run's configuration; options are those of training, or `data` and others as they are."""
-    names = ("data", "preset", "precision", "adapter")
+    names = ("data", "preset", "precision", "adapter", "distillation")
     others = {name: options.pop(name) for name in names if name in options}
     preset = others.pop("preset", "minilm")
     training = TrainingConfig(**options)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_folders import MRPC, write_run
 
-from kpeft.config import DataConfig
+from kpeft.config import DataConfig, Distillation
 from kpeft.methods import BitFit, DoRA, LoRA
 from kpeft.report.collect import collect
 from kpeft.report.groups import PATHS, Group, group, labels, spread, varying
@@ -54,6 +54,14 @@ def test_options_show_where_they_vary(tmp_path: Path) -> None:
     assert labels(groups) == ["bitfit", "dora", "lora, rank 2", "lora, rank 16"]
     assert [each.option("rank") for each in groups] == [None, "4", "2", "16"]
     assert labels(groups, without=("rank",)) == ["bitfit", "dora", "lora", "lora"]
+
+
+def test_what_learned_from_another_is_a_group_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "alone")
+    write_run(tmp_path / "taught", distillation=Distillation(teacher="runs/full/adapter"))
+    groups = groups_of(tmp_path)
+    assert {"teacher", "distillation_weight", "temperature"} <= set(varying(groups))
+    assert {each.option("teacher") for each in groups} == {"none", "runs/full/adapter"}
 
 
 def test_tasks_and_presets_are_told_apart(tmp_path: Path) -> None:
