@@ -22,7 +22,7 @@ from kpeft.config import PRECISIONS, RunConfig
 from kpeft.files import replacing
 from kpeft.report.__main__ import main as write_report
 from kpeft.results import CHECKPOINTS, FILE
-from kpeft.run import make_config, make_parser
+from kpeft.run import make_config, make_configs, make_parser
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
     """
     open_runs = [run for run in runs if not is_done(run)]
     begun = [run for run in open_runs if (run.folder / CHECKPOINTS).is_dir()]
-    if options.at_once and not begun and 1 < len(open_runs) == len(runs):
+    if options.at_once and not begun and 1 < len(open_runs) == len(runs) and _fit_together(runs):
         return [Job(runs[0].folder.parent.name, _all_at_once(runs))]
     jobs = []
     for run in open_runs:
@@ -225,6 +225,15 @@ def _common(sweep: Sweep, options: argparse.Namespace) -> list[str]:
     if options.offline:
         flags += ["--offline", *(() if options.preset else ("--preset", "minilm"))]
     return flags
+
+
+def _fit_together(runs: list[Run]) -> bool:
+    """Whether `kpeft.run` can train a sweep's runs at once; it cannot where they start from or learn from others."""
+    try:
+        make_configs(_parser().parse_args(_all_at_once(runs)))
+    except ValueError:
+        return False
+    return True
 
 
 def _all_at_once(runs: list[Run]) -> list[str]:

@@ -66,6 +66,12 @@ def test_runs_at_once_are_the_same_runs_in_the_same_folders(name: str, tmp_path:
         assert [config.to_json() for config in together] == [run.config().to_json() for run in runs]
 
 
+def test_what_cannot_be_trained_at_once_is_trained_singly(tmp_path: Path) -> None:
+    flags = options("small_data", "--at-once", "--output", str(tmp_path), "--tasks", "rte", "--seeds", "0", "1")
+    jobs = {sweep.name: jobs_of(runs_of(sweep, flags), flags) for sweep in sweeps("small_data", "--tasks", "rte")}
+    assert (len(jobs["rte-lora"]), len(jobs["rte-lora-distilled"])) == (1, 2)
+
+
 def test_the_ranks_of_the_report_and_what_its_bitfit_trains() -> None:
     configs = [run.config() for sweep in rank_sweep.sweeps(options("rank_sweep")) for run in _runs(sweep)]
     ranks = {getattr(config.method, "rank", None) for config in configs}
