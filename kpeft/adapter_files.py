@@ -4,6 +4,7 @@ whose adapter it is.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,21 @@ def find_adapter(adapter: str | Path) -> AdapterFiles:
     raise ValueError(
         f"adapter folder {text!r} does not exist; a repository on Hugging Face is written hf://OWNER/NAME."
     )
+
+
+def method_of_files(adapter: str, *, local: bool) -> str:
+    """Returns the name of an adapter's method, or "" where its files do not tell.
+
+    Args:
+        adapter: As `find_adapter` takes it.
+        local: Download nothing.
+    """
+    if local and "://" in adapter:
+        return ""
+    try:
+        return method_name(json.loads(find_adapter(adapter).config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
 
 
 def method_name(config: Mapping[str, Any]) -> str:

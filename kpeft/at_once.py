@@ -53,6 +53,7 @@ def check_at_once(configs: Sequence[RunConfig]) -> None:
         "--resume": first.resume,
         "--adapter": first.adapter is not None,
         "--teacher": first.distillation is not None,
+        "--text": first.masked_text is not None,
         "--save-steps": first.training.save_steps is not None,
         "--keep": first.training.keep != TrainingConfig().keep,
     }.items():

@@ -126,6 +126,22 @@ class Distillation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskedText:
+    """Text that shows what training makes the encoder forget of its pretraining; see `kpeft.masked_lm`.
+
+    Attributes:
+        text: A file of plain text in UTF-8. A part gives the masked-LM loss, before training and at evaluations.
+        rehearsal: Rows of masked text beside each row of the task, from the rest of it; 0 for none.
+    """
+
+    text: str
+    rehearsal: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.rehearsal < math.inf, "rehearsal", "0 or more", self.rehearsal)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run.
 
@@ -138,6 +154,7 @@ class RunConfig:
         precision: `"float32"`, or `"bfloat16"`: bfloat16 arithmetic on float32 weights.
         adapter: An adapter to start from, as `kpeft.load_adapter` takes it, or `None`.
         distillation: What to learn from another run, or `None`.
+        masked_text: Text to measure forgetting on, and to rehearse, or `None`.
         output_dir: Where the run's files go.
         overwrite: Replace a run that is there already.
         resume: Go on with the run that is there from its last saved step.
@@ -152,6 +169,7 @@ class RunConfig:
     precision: str = "float32"
     adapter: str | None = None
     distillation: Distillation | None = None
+    masked_text: MaskedText | None = None
     overwrite: bool = False
     resume: bool = False
 
@@ -168,6 +186,8 @@ class RunConfig:
             raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
         if task.train is None and self.distillation:
             raise ValueError(f"task {task.name} is only predicted: there is no training for a --teacher.")
+        if task.train is None and self.masked_text:
+            raise ValueError(f"task {task.name} is only predicted: there is no training that a --text could measure.")
         local = self.preset == "minilm" or Path(self.preset).expanduser().is_dir()
         _require(local or not self.data.offline, "preset", "minilm or a folder with --offline", self.preset)
         local = "://" not in (self.adapter or "")
@@ -187,6 +207,7 @@ class RunConfig:
             "precision": self.precision,
             "adapter": self.adapter,
             "distillation": self.distillation and asdict(self.distillation),
+            "masked_text": self.masked_text and asdict(self.masked_text),
         }
 
 

@@ -26,6 +26,8 @@ from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows
 from kpeft.hardware import HARDWARE, write_hardware
+from kpeft.masked_lm import LOSS as MASKED_LM_LOSS
+from kpeft.masked_lm import MaskedLM
 from kpeft.methods import Method
 from kpeft.placing import adapt
 from kpeft.results import CHECKPOINTS, FILE, HISTORY, RUNS, RunResult, Score, listed_folders
@@ -73,6 +75,8 @@ def run_experiment(config: RunConfig) -> RunResult:
             data, train=with_teacher(_required(data.train), task, config, POLICIES[config.precision], EVAL_BATCH)
         )
     adaptation = place_method(backbone.classifier, config)
+    masked_lm = MaskedLM(backbone, adaptation, config) if config.masked_text else None
+    loss_before = masked_lm and masked_lm.loss()
     config = dataclasses.replace(config, method=adaptation.method)
     if config.overwrite:
         clear_output(output)
@@ -80,11 +84,11 @@ def run_experiment(config: RunConfig) -> RunResult:
         trained = None
         write_predictions(output, task, predict_logits(adaptation.model, _required(data.unlabelled), EVAL_BATCH))
     else:
-        trained = fine_tune(adaptation, task, data, config)
+        trained = fine_tune(adaptation, task, data, config, masked_lm)
         save_adapter(adaptation, output / ADAPTER)
         if trained.interrupted:
             raise InterruptedRun(f"interrupted at step {trained.steps}; --resume goes on from there.")
-    result = describe(config, adaptation, data, trained)
+    result = dataclasses.replace(describe(config, adaptation, data, trained), masked_lm_loss=loss_before)
     write_hardware(output)
     result.write(output)
     return result
@@ -180,10 +184,16 @@ def place_method(model: keras.Model, config: RunConfig) -> Adaptation:
     return adaptation
 
 
-def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig) -> TrainingResult:
+def fine_tune(
+    adaptation: Adaptation, task: Task, data: Data, config: RunConfig, masked_lm: MaskedLM | None = None
+) -> TrainingResult:
     """Trains, and leaves the model with the weights of the best evaluation."""
     variables = variable_paths(adaptation.model)
-    model, rows, evaluated = trained_part(adaptation.model, _required(data.train), data.evaluated, config.training)
+    rehearsing = masked_lm if masked_lm and masked_lm.share else None
+    if rehearsing is None:
+        model, rows, evaluated = trained_part(adaptation.model, _required(data.train), data.evaluated, config.training)
+    else:  # the text needs the whole encoder
+        model, rows, evaluated = rehearsing.rehearsing_model(), _required(data.train), data.evaluated
     result = train(
         model,
         variables,
@@ -191,11 +201,14 @@ def fine_tune(adaptation: Adaptation, task: Task, data: Data, config: RunConfig)
         random_states=random_states(adaptation.model),
         config=config.training,
         task_loss="regression" if task.regression else "classification",
-        evaluate=lambda model: evaluate(model, task, evaluated),
+        evaluate=lambda model: (
+            evaluate(model, task, evaluated) | ({MASKED_LM_LOSS: masked_lm.loss()} if masked_lm else {})
+        ),
         score=selection(task, data),
         rates=adaptation.rates(),
         budget=adaptation.budget(),
         distillation=None if task.regression else config.distillation,
+        beside=rehearsing and rehearsing.batch,
         output_dir=Path(config.output_dir),
         resume=config.resume,
         identity=config.to_json(),

@@ -52,6 +52,7 @@ class RunResult:
         timing: `total_seconds` from the start of the process, `train_seconds`, `train_examples_per_second` of steady
             training (real rows; compilation and evaluation left out), `compile_seconds`.
         versions: Of kpeft, keras and jax.
+        masked_lm_loss: Of the text of `--text` before training; left out of the file where there is none.
     """
 
     task: str
@@ -66,10 +67,14 @@ class RunResult:
     timing: Mapping[str, float]
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
     schema: int = SCHEMA
+    masked_lm_loss: float | None = None
 
     def write(self, folder: str | Path) -> None:
         """Writes result.json into `folder`."""
-        write_json(Path(folder) / FILE, asdict(self))
+        value = asdict(self)
+        if self.masked_lm_loss is None:
+            del value["masked_lm_loss"]
+        write_json(Path(folder) / FILE, value)
 
 
 def read_result(folder: str | Path) -> RunResult:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any, NoReturn
 
 from kpeft import defaults, runtime
 from kpeft._version import __version__
-from kpeft.adapter_files import find_adapter, method_name
+from kpeft.adapter_files import method_of_files
 from kpeft.at_once import combine
-from kpeft.config import PRECISIONS, SCHEDULES, SPLITS, DataConfig, Distillation, RunConfig, TrainingConfig
+from kpeft.config import PRECISIONS, SCHEDULES, SPLITS, DataConfig, Distillation, MaskedText, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.methods import METHODS, LoRA, Method, Union
 from kpeft.methods.fields import describe_fields, field_types, is_switch, parse_field
@@ -128,6 +127,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--teacher", help="adapter of a run on the same task to learn from, a full fine-tuning's for example")
     add("--distillation-weight", type=float, help="share of the loss that is the teacher's (default 0.5)")
     add("--temperature", type=float, help="of the teacher's softmax (default 2)")
+    add("--text", help="file of plain text, on which each evaluation measures the masked-LM loss that training leaves")
+    add("--rehearsal", type=float, help="rows of that text, masked, to learn from beside each row (default 0)")
 
     training = parser.add_argument_group("training")
     add = training.add_argument
@@ -222,7 +223,7 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             training["clip_norm"] = None
         if options.task in TASKS:
             training.setdefault("epochs", defaults.epochs(options.task))
-            name = method.name if method is not None else _adapter_method(options)
+            name = method.name if method is not None else method_of_files(options.adapter, local=options.offline)
             name = name.partition("+")[0]
             if name in METHODS:
                 training.setdefault("learning_rate", defaults.learning_rate(options.task, name))
@@ -237,7 +238,10 @@ def make_config(options: argparse.Namespace) -> RunConfig:
             training=TrainingConfig(**training),
             precision=options.precision or "float32",
             adapter=options.adapter,
-            distillation=_make_distillation(options),
+            distillation=_make_part(
+                options, Distillation, teacher="teacher", weight="distillation_weight", temperature="temperature"
+            ),
+            masked_text=_make_part(options, MaskedText, text="text", rehearsal="rehearsal"),
             output_dir=output,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -246,25 +250,13 @@ def make_config(options: argparse.Namespace) -> RunConfig:
         raise UsageError(str(error)) from error
 
 
-def _make_distillation(options: argparse.Namespace) -> Distillation | None:
-    given = {"weight": options.distillation_weight, "temperature": options.temperature}
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.teacher is not None:
-        return Distillation(teacher=options.teacher, **given)
-    if given:
-        raise UsageError("--distillation-weight and --temperature need a --teacher.")
-    return None
-
-
-def _adapter_method(options: argparse.Namespace) -> str:
-    """Returns the method's name that an adapter's configuration gives, or "": what is wrong with it shows later."""
-    adapter = options.adapter or ""
-    if options.offline and "://" in adapter:
-        return ""
-    try:
-        return method_name(json.loads(find_adapter(adapter).config.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+def _make_part(options: argparse.Namespace, kind: Any, **flags: str) -> Any:
+    """Returns an optional part of the configuration, from the flags of its fields; nothing without the first."""
+    given = {name: getattr(options, flag) for name, flag in flags.items() if getattr(options, flag) is not None}
+    needed, flag = next(iter(flags.items()))
+    if given and needed not in given:
+        raise UsageError(f"{_flag(flags[next(iter(given))])} needs a {_flag(flag)}.")
+    return kind(**given) if given else None
 
 
 def _default_output(task: str, method: Method | None, preset: str, seed: int) -> str:

@@ -67,18 +67,35 @@ TRICKY = [
 ]
 
 
-def write_classifier(name: str, kind: str, options: dict[str, Any]) -> None:
-    """Writes one random classifier of three classes, and its logits for a padded batch."""
+def random_model(architecture: str, kind: str, options: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(num_labels=3, **options)
-    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    config = getattr(transformers, f"{kind}Config")(**options)
+    model = getattr(transformers, architecture)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.4)
         for key, parameter in model.named_parameters():
             if "LayerNorm.weight" in key or "layer_norm.weight" in key:
                 parameter.add_(1.0)
+    return model
+
+
+def write_masked_lm(name: str, kind: str, options: dict[str, Any]) -> None:
+    """Writes one random model for masked language modelling, and its logits for a batch without padding."""
+    model = random_model(f"{kind}ForMaskedLM", kind, options)
+    folder = GOLDENS / "masked_lm" / name
+    model.save_pretrained(folder)
+    tokens = np.random.default_rng(0).integers(5, VOCABULARY, (3, LENGTH)).astype("int32")
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor(tokens)).logits.numpy()
+    np.savez(folder / "expected.npz", token_ids=tokens, logits=logits)
+
+
+def write_classifier(name: str, kind: str, options: dict[str, Any]) -> None:
+    """Writes one random classifier of three classes, and its logits for a padded batch."""
+    model = random_model(f"{kind}ForSequenceClassification", kind, {"num_labels": 3, **options})
     model.save_pretrained(GOLDENS / name)
+    config = model.config
 
     rng = np.random.default_rng(0)
     lengths = np.array([LENGTH, 9, 5, 2])
@@ -167,6 +184,7 @@ def write_tokens(name: str, tokenizer: Any) -> dict[str, Any]:
 def main() -> None:
     for name, (kind, options) in CASES.items():
         write_classifier(name, kind, options)
+        write_masked_lm(name, kind, options)
     answers = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, lowercase in (("bert_uncased", True), ("bert_cased", False)):

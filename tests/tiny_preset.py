@@ -15,14 +15,9 @@ POSITIONS = 32
 _HIDDEN, _INTERMEDIATE = 16, 32
 
 
-def write_preset(folder: Path) -> Path:
-    """Writes config.json, vocab.txt and random weights; returns the folder."""
-    texts = [
-        text.lower()
-        for name in ("mrpc", "stsb", "mnli")
-        for column in SampleSource().rows(get_task(name), get_task(name).splits[0]).texts
-        for text in column
-    ]
+def write_preset(folder: Path, *, masked_lm: bool = False) -> Path:
+    """Writes config.json, vocab.txt and random weights, with a masked-LM head or not; returns the folder."""
+    texts = [text.lower() for text in sample_texts()]
     words = sorted({word for text in texts for word in text.replace(".", " . ").replace(",", " , ").split()})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     folder.mkdir(parents=True)
@@ -45,14 +40,24 @@ def write_preset(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     tensors = {
         name: (1.0 if name.endswith("LayerNorm.weight") else 0.0) + rng.normal(0, 0.1, shape)
-        for name, shape in _shapes(len(vocabulary)).items()
+        for name, shape in _shapes(len(vocabulary), masked_lm).items()
     }
     float32 = {name: value.astype(np.float32) for name, value in tensors.items()}
     safetensors.numpy.save_file(float32, folder / "model.safetensors")
     return folder
 
 
-def _shapes(vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+def sample_texts() -> list[str]:
+    """Returns texts of the sample rows."""
+    return [
+        text
+        for name in ("mrpc", "stsb", "mnli")
+        for column in SampleSource().rows(get_task(name), get_task(name).splits[0]).texts
+        for text in column
+    ]
+
+
+def _shapes(vocabulary_size: int, masked_lm: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "bert.embeddings.word_embeddings.weight": (vocabulary_size, _HIDDEN),
         "bert.embeddings.position_embeddings.weight": (POSITIONS, _HIDDEN),
@@ -60,6 +65,10 @@ def _shapes(vocabulary_size: int) -> dict[str, tuple[int, ...]]:
     }
     dense = {"bert.pooler.dense": (_HIDDEN, _HIDDEN)}
     norms = ["bert.embeddings.LayerNorm"]
+    if masked_lm:
+        dense["cls.predictions.transform.dense"] = (_HIDDEN, _HIDDEN)
+        norms.append("cls.predictions.transform.LayerNorm")
+        shapes["cls.predictions.bias"] = (vocabulary_size,)
     for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
         for name in ("self.query", "self.key", "self.value", "output.dense"):
             dense[f"{layer}.attention.{name}"] = (_HIDDEN, _HIDDEN)

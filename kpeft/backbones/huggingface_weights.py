@@ -56,7 +56,7 @@ def load_encoder(backbone: Any, family: str, tensors: SafetensorsFolder) -> None
         if place.in_head or place.term == "pooler":
             continue
         for path, module in _expand(place.keras, place.hugging_face, layers):
-            _load_layer(layers[path], name_of(module), tensors)
+            load_layer(layers[path], name_of(module), tensors)
     for path, module in EMBEDDINGS[family].items():
         (variable,) = layers[path].weights
         variable.assign(tensors.read(name_of(f"{model}.embeddings.{module}.weight"), tuple(variable.shape)))
@@ -93,13 +93,13 @@ def load_head(classifier: keras.Model, backbone: Any, family: str, tensors: Safe
             if module is None:
                 new.append(place.keras)
             else:
-                _load_layer(backbone.get_layer(place.keras), module, tensors)
+                load_layer(backbone.get_layer(place.keras), module, tensors)
     logits = next(module for module, layer in head.items() if layer.name == "logits")
     present = all(f"{module}.{part}" in tensors.names for module in head for part in ("weight", "bias"))
     if not present or tensors.shape(f"{logits}.bias") != tuple(head[logits].bias.shape):
         return [*new, *(layer.name for layer in head.values())]
     for module, layer in head.items():
-        _load_layer(layer, module, tensors)
+        load_layer(layer, module, tensors)
     return new
 
 
@@ -119,7 +119,8 @@ def _expand(path: str, module: str, layers: dict[str, Any]) -> list[tuple[str, s
     return found
 
 
-def _load_layer(layer: Any, module: str, tensors: SafetensorsFolder) -> None:
+def load_layer(layer: Any, module: str, tensors: SafetensorsFolder) -> None:
+    """Assigns the kernel and bias of a linear layer, or the scale and shift of a LayerNorm."""
     if isinstance(layer, keras.layers.LayerNormalization):
         for variable, part, old in ((layer.gamma, "weight", "gamma"), (layer.beta, "bias", "beta")):
             # Checkpoints converted from TensorFlow long ago kept its names.

@@ -71,6 +71,7 @@ class TextTokenizer(abc.ABC):
         start_ids: Ids before the first sentence.
         separator_ids: Ids between the two sentences; they belong to the first one's segment.
         end_ids: Ids after the last sentence.
+        mask_id: Id of the token that stands for a hidden one, or `None` where the vocabulary has none.
         uses_segments: Whether the model takes segment_ids.
 
     Raises:
@@ -86,6 +87,7 @@ class TextTokenizer(abc.ABC):
         self.start_ids = tuple(ids[token] for token in special.start)
         self.separator_ids = tuple(ids[token] for token in special.separator)
         self.end_ids = tuple(ids[token] for token in special.end)
+        self.mask_id = next((ids[token] for token in ("[MASK]", "<mask>") if token in ids), None)
         self.uses_segments = special.segments
 
     @property
@@ -141,7 +143,7 @@ class SentencePieceTokenizer(TextTokenizer):
         self._fairseq = family == "xlm_roberta"
         self._uncased = family == "albert"
         if self._fairseq:
-            ids = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+            ids = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": size + 1}
         else:
             ids = {self._processor.id_to_piece(i): i for i in range(size)}
         self._size = size + self._fairseq

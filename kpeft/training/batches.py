@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final
 
 import keras
@@ -13,6 +14,9 @@ from kpeft.training.widths import choose_widths, fit_width
 # Micro-batches among which rows are sorted by length: enough to find rows of like length, few enough that batches
 # stay random. Hugging Face's length-grouped sampler takes 50.
 _WINDOW = 32
+
+
+Beside = Callable[[int, float], Mapping[str, np.ndarray]]
 
 
 class RowSource(Protocol):
@@ -66,9 +70,19 @@ class TrainBatches(keras.utils.PyDataset):
         seed: Decides the order, with the epoch.
         start: Micro-batches to leave out at the beginning.
         shuffle: Without it, rows come in their own order in every epoch.
+        beside: Gives further inputs of a micro-batch: (its number, its share of its step's rows) -> arrays by name.
     """
 
-    def __init__(self, rows: RowSource, plan: Plan, *, seed: int = 0, start: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        rows: RowSource,
+        plan: Plan,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        shuffle: bool = True,
+        beside: Beside | None = None,
+    ) -> None:
         super().__init__(workers=1)
         self.rows = rows
         self.plan = plan
@@ -77,6 +91,7 @@ class TrainBatches(keras.utils.PyDataset):
         self._lengths = rows.lengths
         self._seed = seed
         self._shuffle = shuffle
+        self._beside = beside
         self._epoch = -1
         self._order: np.ndarray = np.arange(0)
         self._batch_widths: np.ndarray = np.arange(0)
@@ -95,7 +110,10 @@ class TrainBatches(keras.utils.PyDataset):
         weights[: len(indices)] = 1.0 / self.plan.rows_of_step(self.plan.step_of(micro_batch))
         labels = np.zeros((size, *self.rows.labels.shape[1:]), self.rows.labels.dtype)
         labels[: len(indices)] = self.rows.labels[indices]
-        return padded_batch(self.rows, indices, width, size), labels, weights
+        inputs = padded_batch(self.rows, indices, width, size)
+        if self._beside is not None:
+            inputs |= self._beside(micro_batch, float(weights.sum()))
+        return inputs, labels, weights
 
     def indices(self, micro_batch: int) -> np.ndarray:
         """Rows of a micro-batch, counted over all epochs."""

@@ -19,7 +19,7 @@ from kpeft.methods import RankBudget, Rate
 from kpeft.ops import NUMERICS
 from kpeft.recast import fast_dropout
 from kpeft.results import CHECKPOINTS, HISTORY
-from kpeft.training.batches import TrainBatches
+from kpeft.training.batches import Beside, TrainBatches
 from kpeft.training.callbacks import (
     Evaluation,
     Evaluations,
@@ -88,6 +88,7 @@ def train(
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
     shuffle: bool = True,
+    beside: Beside | None = None,
     progress: bool = True,
     callbacks: Sequence[StepCallback] = (),
 ) -> TrainingResult:
@@ -110,6 +111,7 @@ def train(
         resume: Go on from the last checkpoint in `output_dir`.
         identity: What else a resumed run must have in common with the first, such as its method; plain JSON.
         shuffle: Without it, rows come in their own order in every epoch.
+        beside: Gives the model further inputs while it trains, see `TrainBatches`.
         progress: Show progress on standard error.
         callbacks: Called after each step, before the evaluation.
 
@@ -188,7 +190,12 @@ def train(
     if progress:
         steps.append(Progress(plan.total_steps, start=state.step))
     batches = TrainBatches(
-        train_rows, plan, seed=config.seed, start=plan.micro_batches_before(state.step), shuffle=shuffle
+        train_rows,
+        plan,
+        seed=config.seed,
+        start=plan.micro_batches_before(state.step),
+        shuffle=shuffle,
+        beside=beside,
     )
     try:
         if not done:
