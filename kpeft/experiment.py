@@ -26,11 +26,10 @@ from kpeft.glue.sources import open_source
 from kpeft.glue.tasks import Task, get_task
 from kpeft.glue.tokens import EncodedRows
 from kpeft.hardware import HARDWARE, write_hardware
-from kpeft.masked_lm import LOSS as MASKED_LM_LOSS
 from kpeft.masked_lm import MaskedLM
 from kpeft.methods import Method
 from kpeft.placing import adapt
-from kpeft.results import CHECKPOINTS, FILE, HISTORY, RUNS, RunResult, Score, listed_folders
+from kpeft.results import CHECKPOINTS, FILE, HISTORY, MASKED_LM_LOSS, RUNS, RunResult, Score, listed_folders
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource

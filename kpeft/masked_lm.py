@@ -21,8 +21,6 @@ from kpeft.config import RunConfig
 from kpeft.masked_text import TextBlocks
 from kpeft.sites import Layout
 
-LOSS = "masked_lm_loss"
-"""Name of the metric."""
 _MOST_MEASURED = 64  # blocks
 _BATCH = 16
 

@@ -17,6 +17,8 @@ FILE = "result.json"
 RUNS = "runs.json"
 HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
+MASKED_LM_LOSS = "masked_lm_loss"
+"""The metric of `--text`; see `kpeft.masked_lm`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kpeft.glue.tasks import get_task
 from kpeft.hardware import read_hardware
-from kpeft.results import FILE, HISTORY, RUNS, RunResult, Score, read_result
+from kpeft.results import FILE, HISTORY, MASKED_LM_LOSS, RUNS, RunResult, Score, read_result
 
 _MOST = 10**15  # no count of parameters, steps or rows is larger
 
@@ -129,6 +129,9 @@ def _checked(result: RunResult, where: str, notes: list[str]) -> RunResult:
             raise ValueError(f"{FILE}: {name} must have a step and metrics.")
         scores[name] = score and replace(score, metrics=_finite(score.metrics, f"{where}: {name}", notes))
     timing = _finite(_mapping(result, "timing"), f"{where}: timing", notes)
+    before = result.masked_lm_loss
+    if before is not None and not _is_number(before):
+        raise ValueError(f"{FILE}: {MASKED_LM_LOSS} must be a number. Received: {before!r}")
     return replace(result, timing=timing, best=scores["best"], last=scores["last"])
 
 

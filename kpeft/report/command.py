@@ -42,6 +42,9 @@ def command(config: Mapping[str, Any]) -> str:
     if taught is not None:
         words += ["--teacher", taught["teacher"], "--distillation-weight", str(taught["weight"])]
         words += ["--temperature", str(taught["temperature"])]
+    masked = config.get("masked_text")
+    if masked is not None:
+        words += ["--text", masked["text"], "--rehearsal", str(masked["rehearsal"])]
     if config.get("precision", "float32") != "float32":
         words += ["--precision", config["precision"]]
     return shlex.join(_joined(words))

@@ -9,6 +9,7 @@ from kpeft.report.document import Cell, Figure, Table
 from kpeft.report.drawing import drawing, number_text, style, swatch
 from kpeft.report.groups import Group, Spread, spread
 from kpeft.report.tables import HOLDOUT, NONE, spread_text
+from kpeft.results import MASKED_LM_LOSS
 
 POINTS = 50
 TOGETHER = 8
@@ -28,7 +29,9 @@ def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]
         validation = [_mean([_evaluated(run, name) for run in each.runs]) for each in groups]
         rows = {"": "validation rows", HOLDOUT: "training rows that were held out"}.get(prefix, f"{prefix} rows")
         figures += _draw(f"validation {name}", f"Evaluated on the {rows}.", validation, labels)
-    return figures
+    masked = [_mean([_masked_lm(run) for run in each.runs]) for each in groups]
+    what = "Of the encoder on text that is not the task's; what it rises, training has made it forget."
+    return figures + _draw("masked-LM loss", what, masked, labels)
 
 
 def _binned(run: Run, width: int) -> dict[int, float]:
@@ -42,6 +45,11 @@ def _binned(run: Run, width: int) -> dict[int, float]:
 
 def _evaluated(run: Run, name: str) -> dict[int, float]:
     return {step: metrics[name] for step, metrics in run.evaluations if name in metrics}
+
+
+def _masked_lm(run: Run) -> dict[int, float]:
+    before = run.result.masked_lm_loss
+    return ({} if before is None else {0: before}) | _evaluated(run, MASKED_LM_LOSS)
 
 
 def _mean(curves: Sequence[Mapping[int, float]]) -> Curve:

@@ -14,8 +14,8 @@ from kpeft.report.options import option_text, options_of, sortable
 from kpeft.results import Score
 
 Evaluation = Literal["last", "best"]
-PATHS = ("data_dir", "tfds_dir")
-"""Options that say where rows lie, not which they are."""
+PATHS = ("data_dir", "tfds_dir", "text")
+"""Options that say where rows and text lie, not which they are."""
 
 
 @dataclass(frozen=True)

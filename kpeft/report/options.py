@@ -34,11 +34,15 @@ def options_of(result: RunResult) -> dict[tuple[str, str], Any]:
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
         flat |= {("", name): value for name, value in {**defaults, **config[place]}.items() if name != "seed"}
     flat |= {("", name): config.get(name) for name in ("precision", "adapter")}
-    taught = config.get("distillation")
-    taught = taught if isinstance(taught, Mapping) else {}
+    taught, masked = (_mapping(config.get(name)) for name in ("distillation", "masked_text"))
     names = {"teacher": "teacher", "distillation_weight": "weight", "temperature": "temperature"}
     flat |= {("", name): taught.get(field) for name, field in names.items()}
+    flat |= {("", "text"): masked.get("text"), ("", "rehearsal"): masked.get("rehearsal", 0)}
     return {name: _plain(value) for name, value in flat.items()}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _plain(value: Any) -> Any:

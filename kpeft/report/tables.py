@@ -9,17 +9,19 @@ from kpeft.report.collect import Run
 from kpeft.report.confusion import Confusion, solve
 from kpeft.report.document import Cell, Table
 from kpeft.report.groups import Evaluation, Group, Spread, own_name, own_score, score_of, varying
+from kpeft.results import MASKED_LM_LOSS
 
-_LOWER_IS_BETTER = ("loss", "mse", "mae")
+_LOWER_IS_BETTER = ("loss", "mse", "mae", MASKED_LM_LOSS)
 NONE = "-"
 HOLDOUT = "holdout"  # prefix of the metrics of training rows that were held out
 TIMES = {"train_seconds": "training s", "compile_seconds": "compilation s", "total_seconds": "whole run s"}
 
 
 def metric_names(task: Task, groups: Sequence[Group], evaluation: Evaluation) -> list[str]:
-    """Returns the metrics that any of the groups has, GLUE's own first, those of rows held out last."""
+    """Returns the metrics that any of the groups has, GLUE's own first, then those of rows held out."""
     prefixes = (*task.validation, HOLDOUT)
     names = [f"{prefix}/{name}" if prefix else name for prefix in prefixes for name in task.metrics]
+    names.append(MASKED_LM_LOSS)
     return [name for name in names if any(each.metric(name, evaluation) for each in groups)]
 
 

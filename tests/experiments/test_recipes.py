@@ -28,8 +28,11 @@ RECIPES = {
 }
 
 
+TEXT = ("--text", "a b.txt", "--tasks", "rte")
+
+
 def options(name: str, *arguments: str) -> argparse.Namespace:
-    own = glue_table.add_flags if name == "glue_table" else None
+    own = getattr(importlib.import_module(f"experiments.{name}"), "add_flags", None)
     return parse("", RECIPES[name], add_flags=own, arguments=arguments)
 
 
@@ -70,6 +73,14 @@ def test_what_cannot_be_trained_at_once_is_trained_singly(tmp_path: Path) -> Non
     flags = options("small_data", "--at-once", "--output", str(tmp_path), "--tasks", "rte", "--seeds", "0", "1")
     jobs = {sweep.name: jobs_of(runs_of(sweep, flags), flags) for sweep in sweeps("small_data", "--tasks", "rte")}
     assert (len(jobs["rte-lora"]), len(jobs["rte-lora-distilled"])) == (1, 2)
+
+
+def test_a_text_shows_what_each_method_forgets_and_one_rehearses_it() -> None:
+    assert all(run.config().masked_text is None for sweep in sweeps("small_data") for run in _runs(sweep))
+    flags = options("small_data", *TEXT)
+    found = {sweep.name: runs_of(sweep, flags)[0].config().masked_text for sweep in sweeps("small_data", *TEXT)}
+    assert {masked and masked.text for masked in found.values()} == {"a b.txt"}
+    assert {name for name, masked in found.items() if masked and masked.rehearsal} == {"rte-full-rehearsal"}
 
 
 def test_the_ranks_of_the_report_and_what_its_bitfit_trains() -> None:

@@ -28,7 +28,7 @@ MRPC = metrics(tn=80, fp=49, fn=25, tp=254)
 
 def config(method: Method | None = None, *, task: str = "mrpc", **options: Any) -> RunConfig:
     """A run's configuration; options are those of training, or `data` and others as they are."""
-    names = ("data", "preset", "precision", "adapter", "distillation")
+    names = ("data", "preset", "precision", "adapter", "distillation", "masked_text")
     others = {name: options.pop(name) for name in names if name in options}
     preset = others.pop("preset", "minilm")
     training = TrainingConfig(**options)
@@ -48,6 +48,7 @@ def write_run(
     timing: Mapping[str, float] = TIMING,
     rows: int = 408,
     hardware: Mapping[str, Any] | None = None,
+    masked_lm_loss: float | None = None,
     **options: Any,
 ) -> Path:
     """Writes one run: an evaluation after every second step, the last being `scores`."""
@@ -66,6 +67,7 @@ def write_run(
         last=last or None,
         timing=timing,
         versions={"kpeft": "0.1.0", "keras": "3.15.1", "jax": "0.10.2"},
+        masked_lm_loss=masked_lm_loss,
     ).write(folder)
     if hardware is not None:
         (folder / "hardware.json").write_text(json.dumps(hardware))

@@ -172,6 +172,14 @@ def test_many_groups_are_drawn_eight_at_a_time_in_means_of_steps(tmp_path: Path)
     assert [[cell.text for cell in cells[:2]] for cells in first.data.rows[:2]] == [["2", "1.5000"], ["4", "3.5000"]]
 
 
+def test_the_masked_lm_loss_is_drawn_from_before_training(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", scores={**MRPC, "masked_lm_loss": 3.5}, masked_lm_loss=2.5)
+    groups = group(collect(tmp_path).runs)
+    drawn = {figure.title: figure.data.rows for figure in loss_figures(groups, labels(groups))}
+    rows = [[cell.text for cell in cells] for cells in drawn["Masked-LM loss against steps"]]
+    assert rows == [["0", "2.5000"], ["2", "3.5000"], ["4", "3.5000"]]
+
+
 def luminance(colour: str) -> float:
     """WCAG's relative luminance."""
     parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]

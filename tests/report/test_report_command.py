@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from report_folders import config
 
-from kpeft.config import DataConfig, Distillation, RunConfig
+from kpeft.config import DataConfig, Distillation, MaskedText, RunConfig
 from kpeft.methods import METHODS, BitFit, Bottleneck, LoRA, Method, Prefix, QLoRA, Union
 from kpeft.report.command import command
 from kpeft.run import make_configs, make_parser
@@ -57,6 +57,7 @@ RUNS = [
     ),
     config(data=DataConfig(offline=True)),
     config(distillation=Distillation(teacher="runs/full/adapter", weight=0.7, temperature=1.5)),
+    config(masked_text=MaskedText(text="some text.txt", rehearsal=0.25)),
     config(data=DataConfig(tfds_dir="tfds", split="test", holdout=0.1)),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_folders import HARDWARE, MRPC, metrics, offline, write_run
 
-from kpeft.config import DataConfig
+from kpeft.config import DataConfig, MaskedText
 from kpeft.methods import BitFit, Full, LoRA
 from kpeft.report.build import SAMPLE, build
 from kpeft.report.collect import collect
@@ -99,6 +99,14 @@ def test_rows_held_out_and_the_test_split_are_said(tmp_path: Path) -> None:
     assert [text for text, _ in column(found, "holdout/accuracy")] == ["-", "0.6250"]
     assert "In 1 of 2 runs, training rows that were held out" in texts(document.sections[0])
     assert "Evaluated is the test or validation split" in texts(document.sections[0])
+
+
+def test_the_masked_lm_loss_is_lower_the_better(tmp_path: Path) -> None:
+    text = MaskedText(text="text.txt")
+    write_run(tmp_path / "0", Full(), scores={**MRPC, "masked_lm_loss": 3.5}, masked_text=text, masked_lm_loss=2.5)
+    write_run(tmp_path / "1", LoRA(), scores={**MRPC, "masked_lm_loss": 2.75}, masked_text=text, masked_lm_loss=2.5)
+    found = table(part(report(tmp_path), "MRPC", "Scores"))
+    assert column(found, "masked lm loss") == [("3.5000", False), ("2.7500", True)]
 
 
 def test_mnli_shows_both_sets_and_no_confusion(tmp_path: Path) -> None:
