@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from experiments import glue_table, rank_sweep, roberta_cost
+from experiments import glue_table, parameters, rank_sweep, roberta_cost
 from experiments.glue_scores import PUBLISHED, table
 from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_of
 from experiments.runs import Job
+from kpeft.glue.tasks import get_task
 from kpeft.results import FILE, RunResult, Score
 from kpeft.run import make_configs, make_parser
 
@@ -208,3 +209,13 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(SystemExit, match="2"):
         importlib.import_module("experiments.recipe").main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
     assert capsys.readouterr().err.startswith("experiments: ")
+
+
+def test_the_counted_parameters_are_those_of_the_reports() -> None:
+    rows = json.loads((Path(parameters.__file__).parent / "results/parameters/parameters.json").read_text())["rows"]
+    counted = {(row["preset"], row["labels"], row["method"]): row["trainable"] for row in rows}
+    asked = {(c.preset, get_task(c.task).num_classes, parameters.said(c.method)) for _, c in parameters.configs()}
+    assert counted.keys() == asked
+    bert = {method: count for (preset, _, method), count in counted.items() if preset == "bert_base_en_uncased"}
+    assert [bert[f"lora --rank {rank} --targets query"] for rank in (1, 4, 16)] == [19_970, 75_266, 296_450]
+    assert (bert["bitfit"], bert["bitfit --train-head false"]) == (104_450, 102_914)
