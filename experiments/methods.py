@@ -33,12 +33,12 @@ from experiments.benchmarks import setting  # noqa: E402
 from experiments.benchmarks.contestants import KINDS  # noqa: E402
 from experiments.benchmarks.rounds import Entry, compete  # noqa: E402
 from experiments.comparison import plot, table  # noqa: E402
-from experiments.runs import Job, run_all  # noqa: E402
+from experiments.recipe import Sweep, is_done, make, runs_of  # noqa: E402
 from kpeft.adapter_files import WEIGHTS  # noqa: E402
 from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
 from kpeft.methods.fields import method_to_json  # noqa: E402
-from kpeft.results import CHECKPOINTS, FILE  # noqa: E402
-from kpeft.run import make_configs, make_parser  # noqa: E402
+from kpeft.results import read_result  # noqa: E402
+from kpeft.run import make_config, make_parser  # noqa: E402
 
 METHODS = (
     *kpeft.METHODS,
@@ -64,7 +64,11 @@ def main() -> None:
         result = setting.describe(options, Path(scratch))
         result |= {"precision": PRECISION, "seeds": options.seeds, "epochs": options.epochs}
         if "scores" in options.parts:
-            run_all(jobs(options), options.jobs)
+            for seed in options.seeds:  # all methods with the first, then with the second, and so on
+                make(
+                    [sweep_of(flags) for flags in options.methods],
+                    argparse.Namespace(**{**vars(options), "seeds": [seed]}),
+                )
         methods: dict[str, dict[str, Any]] = {
             flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods
         }
@@ -91,62 +95,35 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("experiments/results/methods"))
     parser.set_defaults(task="mrpc", batch_size=16, max_length=128)
+    parser.set_defaults(preset=None, precision=PRECISION, limit=None, at_once=False)
     options = parser.parse_args()
+    options.offline = options.data_dir is None
     options.output.mkdir(parents=True, exist_ok=True)
     return options
 
 
 def method_of(flags: str) -> kpeft.Method:
     """Returns the method that some flags ask for."""
-    method = make_configs(make_parser().parse_args(command(flags)))[0].method
+    method = make_config(make_parser().parse_args(shlex.split(sweep_of(flags).flags))).method
     assert method is not None
     return method
 
 
-def command(flags: str) -> list[str]:
-    """Returns the flags of a run of a method."""
-    return ["--task", "mrpc", "--preset", "minilm", "--precision", PRECISION, "--method", *shlex.split(flags)]
-
-
-def folder_of(flags: str, seed: int, options: argparse.Namespace) -> Path:
-    """Returns the output folder of a run."""
-    folder: Path = options.output / "-".join(flags.replace("--", "").split()) / f"seed{seed}"
-    return folder
-
-
-def jobs(options: argparse.Namespace) -> list[Job]:
-    """Returns the runs that have no result yet: all methods with the first seed, then with the second, and so on."""
-    rows = ["--offline"] if options.data_dir is None else ["--data-dir", options.data_dir]
-    found = []
-    for seed in options.seeds:
-        for flags in options.methods:
-            folder = folder_of(flags, seed, options)
-            if not (folder / FILE).exists():
-                fixed = [
-                    "--seed",
-                    str(seed),
-                    "--epochs",
-                    str(options.epochs),
-                    "--eval-steps",
-                    "100000",
-                    "--output-dir",
-                    str(folder),
-                    "--resume" if (folder / CHECKPOINTS).is_dir() else "--overwrite",
-                ]
-                found.append(Job(f"{flags}, seed {seed}", [*command(flags), *rows, *fixed]))
-    return found
+def sweep_of(flags: str) -> Sweep:
+    """Returns the runs of a method, one for each seed, evaluated at their end alone."""
+    folder = "-".join(flags.replace("--", "").split())
+    return Sweep(folder, f"--task mrpc --preset minilm --eval-steps 100000 --method {flags}")
 
 
 def scores(flags: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Returns what the finished runs of a method came to, by seed."""
     found = []
-    for seed in options.seeds:
-        file = folder_of(flags, seed, options) / FILE
-        if file.exists():
-            run = json.loads(file.read_text(encoding="utf-8"))
-            training = run["config"]["training"]
-            kept = {name: training[name] for name in ("learning_rate", "epochs", "batch_size")}
-            found.append({"seed": seed, **kept, "versions": run["versions"], **run["last"]["metrics"]})
+    for run in runs_of(sweep_of(flags), options):
+        if is_done(run):
+            result = read_result(run.folder)
+            kept = {name: result.config["training"][name] for name in ("learning_rate", "epochs", "batch_size")}
+            assert result.last is not None
+            found.append({"seed": result.seed, **kept, "versions": result.versions, **result.last.metrics})
     return found
 
 

@@ -7,6 +7,7 @@ every seed, in a folder of its own. A run that is there already is not made agai
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.runs import Job, run_all
-from kpeft.config import PRECISIONS, RunConfig
+from kpeft.config import PRECISIONS, DataConfig, RunConfig, TrainingConfig
 from kpeft.files import replacing
+from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.report.__main__ import main as write_report
 from kpeft.results import CHECKPOINTS, FILE
 from kpeft.run import make_config, make_configs, make_parser
@@ -202,12 +204,22 @@ def is_done(run: Run) -> bool:
     if run.config().method is None:  # the adapter's own
         wanted["method"] = there.get("method")
     for part, value in wanted.items():
-        if there.get(part) != value:
+        if _whole(part, there.get(part)) != value:
             raise ValueError(
                 f"{run.folder} holds a run with another {part}: {there.get(part)}, where {value} is asked for. "
                 "Choose another --output."
             )
     return True
+
+
+def _whole(part: str, value: Any) -> Any:
+    """Returns a part of a configuration with what older versions did not write, which is at its default."""
+    kind = {"training": TrainingConfig, "data": DataConfig}.get(part)
+    if kind is not None and isinstance(value, dict):
+        return {**{field.name: field.default for field in dataclasses.fields(kind)}, **value}
+    if part == "method" and isinstance(value, dict):
+        return json.loads(json.dumps(method_to_json(method_from_json(value))))
+    return value
 
 
 def _values(sweep: Sweep, options: argparse.Namespace) -> dict[str, Sequence[Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import write_result
 
 import kpeft
 from experiments import methods
 from experiments.comparison import plot, table
+from experiments.recipe import runs_of
 from experiments.runs import Job, run_all
+from kpeft.results import installed_versions
 
 
 @pytest.mark.parametrize("flags", methods.METHODS)
@@ -24,27 +26,19 @@ def test_every_method_is_compared() -> None:
     assert kpeft.METHODS.keys() <= set(methods.METHODS)
 
 
-def options(folder: Path) -> argparse.Namespace:
-    return argparse.Namespace(output=folder, seeds=[0, 1], methods=["full", "lora --rank 4"], data_dir="glue", epochs=3)
-
-
-def test_finished_runs_are_not_made_again(tmp_path: Path) -> None:
+def test_finished_runs_are_read_by_seed(tmp_path: Path) -> None:
+    common = {"seeds": [0, 1], "data_dir": "glue", "epochs": 3, "output": tmp_path, "precision": "bfloat16"}
+    options = argparse.Namespace(**common, preset=None, limit=None, offline=False, at_once=False)
     metrics = {"accuracy": 0.8, "f1": 0.86}
-    training = {"learning_rate": 1e-3, "epochs": 5, "batch_size": 16}
-    result = {"config": {"training": training}, "versions": {}, "last": {"metrics": metrics}}
-    done = methods.folder_of("lora --rank 4", 0, options(tmp_path)) / "result.json"
-    done.parent.mkdir(parents=True)
-    done.write_text(json.dumps(result), encoding="utf-8")
-    jobs = methods.jobs(options(tmp_path))
-    assert [job.name for job in jobs] == ["full, seed 0", "full, seed 1", "lora --rank 4, seed 1"]
-    assert jobs[2].flags[-5:] == [
-        "--eval-steps",
-        "100000",
-        "--output-dir",
-        str(done.parents[1] / "seed1"),
-        "--overwrite",
+    first, second = runs_of(methods.sweep_of("lora --rank 4"), options)
+    assert (first.folder, second.folder) == (tmp_path / "lora-rank-4" / "seed=0", tmp_path / "lora-rank-4" / "seed=1")
+    config = first.config()
+    assert (config.training.eval_steps, config.training.epochs, config.precision) == (100_000, 3, "bfloat16")
+    write_result(first, **metrics)
+    kept = {"learning_rate": 1e-3, "epochs": 3, "batch_size": 16}
+    assert methods.scores("lora --rank 4", options) == [
+        {"seed": 0, **kept, "versions": installed_versions(), **metrics}
     ]
-    assert methods.scores("lora --rank 4", options(tmp_path)) == [{"seed": 0, **training, "versions": {}, **metrics}]
 
 
 def test_a_failed_run_is_told_and_the_next_one_runs(capsys: Any) -> None:

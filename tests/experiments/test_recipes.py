@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_runs import write_result
 
 from experiments import glue_table, parameters, rank_sweep, roberta_cost
 from experiments.glue_scores import PUBLISHED, table
 from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_of
 from experiments.runs import Job
 from kpeft.glue.tasks import get_task
-from kpeft.results import FILE, RunResult, Score
+from kpeft.results import FILE
 from kpeft.run import make_configs, make_parser
 
 RECIPES = {
@@ -96,24 +97,6 @@ def _runs(sweep: Sweep) -> list[Run]:
     return runs_of(sweep, options("rank_sweep"))
 
 
-def write_result(run: Run, **metrics: float) -> None:
-    config = run.config()
-    assert config.method is not None
-    score = Score(step=1, epoch=1.0, metrics=metrics)
-    RunResult(
-        task=config.task,
-        method=config.method.name,
-        preset=config.preset,
-        seed=config.training.seed,
-        config=config.to_json(),
-        parameters={"trainable": 1234},
-        data={},
-        best=score,
-        last=score,
-        timing={"train_examples_per_second": 10.0, "train_seconds": 20.0},
-    ).write(run.folder)
-
-
 def test_a_second_go_makes_what_is_missing(tmp_path: Path) -> None:
     flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0", "1", "2")
     runs = runs_of(Sweep("mrpc-lora", "--task mrpc --method lora"), flags)
@@ -127,6 +110,21 @@ def test_a_second_go_makes_what_is_missing(tmp_path: Path) -> None:
     ]
     flags.at_once = True  # some are there: the others are made singly
     assert jobs_of(runs, flags) == jobs
+
+
+def test_what_an_older_version_did_not_write_is_at_its_default(tmp_path: Path) -> None:
+    run = runs_of(Sweep("mrpc-lora", "--task mrpc --method lora"), options("rank_sweep", "--output", str(tmp_path)))[0]
+    write_result(run, accuracy=0.8)
+    content = json.loads((run.folder / FILE).read_text())
+    for part, name in (("method", "gated"), ("data", "split"), ("training", "keep")):
+        del content["config"][part][name]
+    del content["config"]["masked_text"]
+    (run.folder / FILE).write_text(json.dumps(content))
+    assert is_done(run)
+    content["config"]["method"]["dropout"] = 0.1
+    (run.folder / FILE).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="another method"):
+        is_done(run)
 
 
 def test_runs_of_other_options_are_not_taken_for_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +212,9 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_the_counted_parameters_are_those_of_the_reports() -> None:
     rows = json.loads((Path(parameters.__file__).parent / "results/parameters/parameters.json").read_text())["rows"]
     counted = {(row["preset"], row["labels"], row["method"]): row["trainable"] for row in rows}
-    asked = {(c.preset, get_task(c.task).num_classes, parameters.said(c.method)) for _, c in parameters.configs()}
+    asked = {
+        (c.preset, get_task(c.task).num_classes, parameters.said(c.method)) for _, c in parameters.configs() if c.method
+    }
     assert counted.keys() == asked
     bert = {method: count for (preset, _, method), count in counted.items() if preset == "bert_base_en_uncased"}
     assert [bert[f"lora --rank {rank} --targets query"] for rank in (1, 4, 16)] == [19_970, 75_266, 296_450]
