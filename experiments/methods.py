@@ -169,4 +169,8 @@ def speed(options: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Any
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.stderr.write(f"experiments: {error}\n")
+        sys.exit(2)

@@ -21,7 +21,7 @@ from kpeft.run import make_configs, make_parser
 
 RECIPES = {
     "rank_sweep": ("mrpc", "sst2"),
-    "bitfit_vs_lora": ("sst2", "stsb"),
+    "bitfit_vs_lora": ("sst2", "stsb", "mrpc"),
     "roberta_cost": ("sst2", "rte"),
     "query_lora": ("sst2", "mrpc"),
     "learning_rates": ("mrpc", "rte"),
