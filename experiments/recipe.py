@@ -25,6 +25,7 @@ from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.report.__main__ import main as write_report
 from kpeft.results import CHECKPOINTS, FILE
 from kpeft.run import make_config, make_configs, make_parser
+from kpeft.runtime import sigterm_as_sigint
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def main(
     seeds: Sequence[int] = (0, 1, 2),
     evaluation: str = "last",
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    settle: Callable[[argparse.Namespace], None] | None = None,
     summary: Callable[[argparse.Namespace, dict[str, list[Run]]], str] | None = None,
 ) -> NoReturn:
     """Makes the runs of a recipe that are not there yet, and writes report.html and report.md.
@@ -89,23 +91,26 @@ def main(
         seeds: Those of each run where the user says nothing.
         evaluation: Which of each run the page shows; `"best"` where rows held out chose it.
         add_flags: Adds flags of the recipe's own.
+        settle: Fills in `seeds` and `output`, which are `None` where the user says nothing, by the recipe's own flags.
         summary: Gives a table of the recipe's own, table.md, from the flags and the runs by sweep.
     """
-    options = parse(doc, tasks, seeds, add_flags)
+    options = parse(doc, tasks, seeds, add_flags, settle)
     try:
-        status = make(sweeps(options), options)
+        with sigterm_as_sigint():
+            status = make(sweeps(options), options)
+        if summary is not None:
+            text = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
+            with replacing(options.output / "table.md") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            sys.stdout.write(text)
     except ValueError as error:
         sys.stderr.write(f"experiments: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("experiments: interrupted; the same command goes on from here.\n")
         sys.exit(130)
-    if summary is not None:
-        text = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
-        with replacing(options.output / "table.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        sys.stdout.write(text)
-    sys.exit(write_report([str(options.output), "--evaluation", evaluation]) or status)
+    page = write_report([str(options.output), "--evaluation", evaluation])
+    sys.exit(status or page)
 
 
 def parse(
@@ -113,9 +118,10 @@ def parse(
     tasks: Sequence[str],
     seeds: Sequence[int] = (0, 1, 2),
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    settle: Callable[[argparse.Namespace], None] | None = None,
     arguments: Sequence[str] | None = None,
 ) -> argparse.Namespace:
-    """Returns the flags of a recipe."""
+    """Returns the flags of a recipe; see `main`."""
     name = Path(getattr(sys.modules["__main__"], "__file__", None) or "recipe").stem
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -125,7 +131,7 @@ def parse(
     add("--data-dir", help="folder of GLUE TSVs; without it tensorflow-datasets loads them")
     add("--offline", action="store_true", help="packaged encoder and bundled sample rows; touches no network")
     add("--tasks", nargs="+", choices=tasks, default=list(tasks), help=f"(default {' '.join(tasks)})")
-    add("--seeds", nargs="+", type=int, default=list(seeds), help=f"(default {' '.join(map(str, seeds))})")
+    add("--seeds", nargs="+", type=int, help=f"(default {' '.join(map(str, seeds))})")
     add("--limit", type=int, help="use only so many training rows")
     add("--epochs", type=int, help="instead of the recipe's own")
     add("--precision", default="float32", choices=PRECISIONS, help="(default float32)")
@@ -135,10 +141,15 @@ def parse(
         action="store_true",
         help="train a sweep's runs in one process, as an accelerator does faster; one that is broken off begins anew",
     )
-    add("--output", type=Path, default=Path("runs") / name, help=f"(default runs/{name})")
+    add("--output", type=Path, help=f"(default runs/{name})")
     if add_flags is not None:
         add_flags(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if settle is not None:
+        settle(options)
+    options.seeds = list(dict.fromkeys(options.seeds or seeds))
+    options.output = options.output or Path("runs") / name
+    return options
 
 
 def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
@@ -177,8 +188,10 @@ def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
         ValueError: If a run is there that was made with other options.
     """
     open_runs = [run for run in runs if not is_done(run)]
-    begun = [run for run in open_runs if (run.folder / CHECKPOINTS).is_dir()]
-    if options.at_once and not begun and 1 < len(open_runs) == len(runs) and _fit_together(runs):
+    begun = [run for run in open_runs if has_checkpoint(run.folder / CHECKPOINTS)]
+    # Training at once clears what was trained at once in the folder before.
+    alone = not begun and runs and not any(runs[0].folder.parent.glob(f"*/{FILE}"))
+    if options.at_once and alone and 1 < len(open_runs) and _fit_together(runs):
         return [Job(runs[0].folder.parent.name, _all_at_once(runs))]
     jobs = []
     for run in open_runs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ class Job:
 def run_all(jobs: list[Job], side_by_side: int) -> int:
     """Runs jobs and says on standard error how each ended; a failed one does not stop the others.
 
-    Ctrl-C reaches the runs, too, which save where they are; no other begins then.
+    An interrupt is passed on to the runs, which save where they are; no other begins then.
 
     Args:
         jobs: In the order in which they begin.
@@ -37,31 +39,69 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
         How many failed.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    running = _Running()
     for number in range(side_by_side):
-        shares.put(cores[number::side_by_side])
+        running.shares.put(cores[number::side_by_side])
     with ThreadPoolExecutor(side_by_side) as pool:
-        ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", shares) for number, job in enumerate(jobs, 1)]
+        ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", running) for number, job in enumerate(jobs, 1)]
         try:
             return sum(end.result() != 0 for end in ends)
         except KeyboardInterrupt:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for end in ends:
+                end.cancel()
+            running.interrupt()
             raise
 
 
-def _run(job: Job, number: str, shares: queue.SimpleQueue[list[int]]) -> int:
-    share, begun = shares.get(), time.monotonic()
+class _Running:
+    """The processes that run.
+
+    Attributes:
+        shares: The cores of those that do not yet.
+    """
+
+    def __init__(self) -> None:
+        self.shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._interrupted = False
+
+    def start(self, flags: list[str]) -> subprocess.Popen[str]:
+        """Starts a run in a session of its own: a terminal's Ctrl-C would reach it beside ours."""
+        with self._lock:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kpeft.run", *flags],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._processes.add(process)
+            if self._interrupted:
+                process.send_signal(signal.SIGINT)
+            return process
+
+    def interrupt(self) -> None:
+        """Interrupts all runs, once."""
+        with self._lock:
+            self._interrupted = True
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)
+
+
+def _run(job: Job, number: str, running: _Running) -> int:
+    share, begun = running.shares.get(), time.monotonic()
     if share:
         os.sched_setaffinity(0, share)  # of this thread, and so of what it starts
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "kpeft.run", *job.flags], capture_output=True, text=True, errors="replace"
-        )
+        with running.start(job.flags) as process:
+            out, err = process.communicate()
     finally:
-        shares.put(share)
-    last = (ran.stderr if ran.returncode else ran.stdout).strip().splitlines()[-2:]
-    outcome = f"failed with status {ran.returncode}" if ran.returncode else "done"
+        running.shares.put(share)
+    last = (err if process.returncode else out).strip().splitlines()[-2:]
+    outcome = f"failed with status {process.returncode}" if process.returncode else "done"
     seconds = time.monotonic() - begun
     sys.stderr.write(f"{number} {job.name}: {outcome} in {seconds:.0f} s: {' | '.join(last)}\n")
     sys.stderr.flush()
-    return ran.returncode
+    return process.returncode

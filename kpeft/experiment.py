@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import psutil
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters import adapter_method, load_adapter, save_adapter
@@ -33,7 +31,7 @@ from kpeft.results import CHECKPOINTS, FILE, HISTORY, MASKED_LM_LOSS, RUNS, RunR
 from kpeft.sites import random_states, variable_paths
 from kpeft.training import Evaluation, TrainingResult, predict_logits, train, trained_part
 from kpeft.training.batches import RowSource
-from kpeft.training.timing import Timer
+from kpeft.training.timing import Timer, process_seconds
 from kpeft.warm_start import choose_head
 
 ADAPTER = "adapter"
@@ -259,7 +257,7 @@ def describe(config: RunConfig, adaptation: Adaptation, data: Data, trained: Tra
         best=score_of(trained and trained.best),
         last=score_of(trained and trained.last),
         timing={
-            "total_seconds": time.time() - psutil.Process().create_time(),
+            "total_seconds": timing.earlier_seconds + process_seconds(),
             "train_seconds": timing.train_seconds,
             "train_examples_per_second": timing.train_examples_per_second,
             "compile_seconds": timing.compile_seconds,

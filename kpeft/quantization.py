@@ -109,9 +109,10 @@ class Blocks4(Form):
     where `block` does not divide the rows. A byte holds the codes of rows i and i + rows/2, so that each half of the
     matrix is unpacked in one piece.
 
-    Double quantisation keeps the scales themselves in 8 bits: s = t·c + m, with m the mean of all scales, c in
-    -127…127 and one float32 t for each 256 scales: 8/64 + 32/(64·256) = 0.127 bits a weight for blocks of 64. (The
-    paper has 8-bit floats for c; scales are spread evenly enough that whole numbers are at least as close.)
+    Double quantisation keeps the scales themselves in 8 bits: ln s = t·c + m, with m the mean of all ln s, c in
+    -127…127 and one float32 t for each 256 scales: 8/64 + 32/(64·256) = 0.127 bits a weight for blocks of 64. The
+    logarithm keeps the relative error of every scale small, also beside a far larger one; the paper has 8-bit floats
+    for that. The weights' own codes are the nearest under the scales that come back.
 
     Args:
         shape: (rows, columns).
@@ -138,9 +139,9 @@ class Blocks4(Form):
         groups = (math.ceil(number / _SCALES_BLOCK),)
         return [
             codes,
-            ("scales_codes", (number,), "int8"),
-            ("scales_scales", groups, "float32"),
-            ("scales_mean", (), "float32"),
+            ("scales_log_codes", (number,), "int8"),
+            ("scales_log_steps", groups, "float32"),
+            ("scales_log_mean", (), "float32"),
         ]
 
     def encode(self, matrix: Array) -> list[Array]:
@@ -149,6 +150,10 @@ class Blocks4(Form):
         padded[:rows] = matrix
         blocks = padded.reshape(self._blocks, self.block, columns)
         scales = np.abs(blocks).max(axis=1)
+        stored = [scales]
+        if self.double:
+            stored = _eight_bits(scales)
+            scales = ops.convert_to_numpy(self._scales([None, *map(ops.convert_to_tensor, stored)]))
         values = levels(self.levels)
         middles = (values[1:] + values[:-1]) / 2
         codes = np.searchsorted(middles, blocks / np.where(scales > 0, scales, 1)[:, None]).astype("uint8")
@@ -156,13 +161,7 @@ class Blocks4(Form):
         half = math.ceil(rows / 2)
         packed = codes[:half].copy()
         packed[: rows - half] |= codes[half:] << 4
-        if not self.double:
-            return [packed, scales]
-        mean = np.float32(scales.mean(dtype="float64"))
-        groups = np.zeros((math.ceil(scales.size / _SCALES_BLOCK), _SCALES_BLOCK), "float32")
-        groups.reshape(-1)[: scales.size] = scales.reshape(-1) - mean
-        scale_codes, scale_scales = _int8(groups, 1)
-        return [packed, scale_codes.reshape(-1)[: scales.size], scale_scales[:, 0], np.asarray(mean)]
+        return [packed, *stored]
 
     def matrix(self, stored: Sequence[Any]) -> Any:
         rows, packed = self.shape[0], stored[0]
@@ -174,10 +173,21 @@ class Blocks4(Form):
     def _scales(self, stored: Sequence[Any]) -> Any:
         if not self.double:
             return stored[1]
-        _, codes, scales, mean = stored
+        _, codes, steps, mean = stored
         number = self._blocks * self.shape[1]
-        spread = ops.reshape(_spread(ops.expand_dims(scales, 1), _SCALES_BLOCK), (-1,))[:number]
-        return ops.reshape(ops.cast(codes, "float32") * spread + mean, (self._blocks, self.shape[1]))
+        spread = ops.reshape(_spread(ops.expand_dims(steps, 1), _SCALES_BLOCK), (-1,))[:number]
+        return ops.reshape(ops.exp(ops.cast(codes, "float32") * spread + mean), (self._blocks, self.shape[1]))
+
+
+def _eight_bits(scales: Array) -> list[Array]:
+    """Returns 8-bit codes of the logarithms of scales, the steps of each group and their mean; see `Blocks4`."""
+    some = scales > 0  # a block of zeros stays zero under any scale
+    logs = np.log(scales, where=some, out=np.zeros_like(scales))
+    mean = np.float32(logs[some].mean(dtype="float64") if some.any() else 0)
+    groups = np.zeros((math.ceil(scales.size / _SCALES_BLOCK), _SCALES_BLOCK), "float32")
+    groups.reshape(-1)[: scales.size] = np.where(some, logs - mean, 0).reshape(-1)
+    codes, steps = _int8(groups, 1)
+    return [codes.reshape(-1)[: scales.size], steps[:, 0], np.asarray(mean)]
 
 
 def _int8(values: Array, axis: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from kpeft.training.callbacks.evaluation import Evaluation, Evaluations
+from kpeft.training.timing import Timing
 
 _SCHEMA = 1
 _STATE, _BEST, _RECORD = "state.safetensors", "best.safetensors", "state.json"
@@ -33,6 +34,7 @@ class Checkpoint:
         arrays: Trained variables, optimiser and random states.
         evaluations: Best and last evaluation, and the best weights.
         history_length: Bytes of history.jsonl.
+        timing: Times so far, with this process's among the earlier ones; `None` where an older version saved none.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
     evaluations: Evaluations
     history_length: int
+    timing: Timing | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
@@ -69,6 +72,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
         raise
     for old in _saved(folder)[:-keep]:
         shutil.rmtree(old)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a whole checkpoint in a folder."""
+    return bool(_saved(folder))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -103,6 +111,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 best_weights=load_file(best) if record["best"] else None,
             ),
             history_length=record["history_length"],
+            timing=Timing(**record["timing"]) if record.get("timing") else None,
         )
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(
@@ -153,6 +162,7 @@ def _record(checkpoint: Checkpoint) -> dict[str, Any]:
         "last": evaluations.last and dataclasses.asdict(evaluations.last),
         "since_best": evaluations.since_best,
         "history_length": checkpoint.history_length,
+        "timing": checkpoint.timing and dataclasses.asdict(checkpoint.timing),
         "identity": checkpoint.identity,
     }
 

@@ -59,7 +59,7 @@ class TrainingResult:
         steps: Steps done, those before a resume included.
         epochs: Passes over the rows done.
         interrupted: Whether SIGINT or SIGTERM ended it.
-        timing: Where this process's time went.
+        timing: Where the time went.
     """
 
     best: Evaluation | None
@@ -155,6 +155,8 @@ def train(
     if older is not None:
         write_state(moving, older.arrays)
         state.step, evaluations, history_length = older.step, older.evaluations, older.history_length
+        if older.timing is not None:
+            state.timer.go_on(older.timing)
     done = state.finished or (config.patience is not None and evaluations.since_best >= config.patience)
     if isinstance(train_rows, FrozenRows) and not done:
         train_rows.fill(state.timer, progress=progress)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import psutil
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Where the time of one process's training went.
+    """Where the time of a training went, in the process that ends it and in those that it went on from.
 
     Attributes:
         train_seconds: Training steps, data preparation and the features of frozen layers included; without
@@ -19,12 +21,14 @@ class Timing:
         train_rows: Real rows, not padding, trained on in `train_seconds`.
         compile_seconds: First micro-batch of each shape: tracing, compilation and that micro-batch itself.
         evaluate_seconds: Evaluations.
+        earlier_seconds: From the start of each earlier process to the checkpoint that the next went on from.
     """
 
     train_seconds: float
     train_rows: int
     compile_seconds: float
     evaluate_seconds: float
+    earlier_seconds: float = 0.0
 
     @property
     def train_examples_per_second(self) -> float:
@@ -46,8 +50,17 @@ class Timer:
         self._clock = clock
         self._seconds = {"train": 0.0, "compile": 0.0, "evaluate": 0.0}
         self._rows = 0
+        self._earlier = 0.0
         self._lap: str | None = None
         self._since = clock()
+
+    def go_on(self, earlier: Timing) -> None:
+        """Adds the times of the processes that this one goes on from."""
+        self._seconds["train"] += earlier.train_seconds
+        self._seconds["compile"] += earlier.compile_seconds
+        self._seconds["evaluate"] += earlier.evaluate_seconds
+        self._rows += earlier.train_rows
+        self._earlier += earlier.earlier_seconds
 
     def switch(self, lap: str | None) -> str | None:
         """Goes on to another lap.
@@ -77,4 +90,10 @@ class Timer:
             train_rows=self._rows,
             compile_seconds=self._seconds["compile"],
             evaluate_seconds=self._seconds["evaluate"],
+            earlier_seconds=self._earlier,
         )
+
+
+def process_seconds() -> float:
+    """Seconds since this process began."""
+    return time.time() - psutil.Process().create_time()

@@ -82,6 +82,11 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_to_the_bit(
     assert_same(resumed, whole)
     histories = [(tmp_path / name / "history.jsonl").read_bytes() for name in ("whole", "parts")]
     assert histories[0] == histories[1]
+    # Times are of both processes, but for what came after the checkpoint.
+    timing = load_checkpoint(tmp_path / "parts" / "checkpoints").timing
+    assert timing is not None
+    assert 0.8 * whole[0].timing.train_rows < timing.train_rows <= 3 * 53
+    assert timing.earlier_seconds > resumed[0].timing.earlier_seconds > 0 == whole[0].timing.earlier_seconds
     # A finished run that is resumed has nothing left to do.
     assert_same((train_once(tmp_path / "parts", config, resume=True)[0], resumed[1]), whole)
 

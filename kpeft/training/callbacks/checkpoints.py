@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +13,7 @@ from kpeft.training.callbacks.history import History
 from kpeft.training.callbacks.loss_log import LossLog
 from kpeft.training.checkpoint import Checkpoint, save_checkpoint
 from kpeft.training.state import read_state
+from kpeft.training.timing import process_seconds
 
 
 @final
@@ -56,12 +58,14 @@ class Checkpoints(StepCallback):
         self._losses.settle(state)
         state.sync()
         lap = state.timer.switch(None)
+        timing = state.timer.read()
         checkpoint = Checkpoint(
             step=state.step,
             identity=self._identity,
             arrays=read_state(self._variables),
             evaluations=self._evaluations,
             history_length=self._history.length(),
+            timing=replace(timing, earlier_seconds=timing.earlier_seconds + process_seconds()),
         )
         save_checkpoint(checkpoint, self._folder, keep=self._keep)
         state.timer.switch(lap)
