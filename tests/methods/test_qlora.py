@@ -43,7 +43,7 @@ def test_all_linear_layers_and_tables_but_the_head_are_quantised(family: str) ->
     assert found == wanted
     floats = {path.rpartition("/")[2] for path, v in variable_paths(model).items() if v.dtype == "float32"}
     allowed = {"bias", "gamma", "beta", "lora_a", "lora_b", "rel_embedding"}
-    parts = ("_scales", "_mean")
+    parts = ("_scales", "_steps", "_mean")
     assert {name for name in floats - allowed if not name.endswith(parts)} == {"kernel"}  # the head's
 
 
