@@ -58,28 +58,28 @@ SIDE_BY_SIDE = 6  # processes of over a gigabyte each, and full fine-tuning's
 STEPS = 8  # before the timed turns, and at most in one
 
 
-def main() -> None:
-    options = parse()
+def main() -> int:
+    options, failed = parse(), 0
     with tempfile.TemporaryDirectory() as scratch:
         result = setting.describe(options, Path(scratch))
         result |= {"precision": PRECISION, "seeds": options.seeds, "epochs": options.epochs}
         if "scores" in options.parts:
+            sweeps = [sweep_of(flags) for flags in options.methods]
             for seed in options.seeds:  # all methods with the first, then with the second, and so on
-                make(
-                    [sweep_of(flags) for flags in options.methods],
-                    argparse.Namespace(**{**vars(options), "seeds": [seed]}),
-                )
-        methods: dict[str, dict[str, Any]] = {
-            flags: {"runs": scores(flags, options)} | size(flags) for flags in options.methods
-        }
-        for flags, figures in (speed(options, Path(scratch)) if "speed" in options.parts else older(options)).items():
-            methods[flags]["speed"] = figures
+                failed |= make(sweeps, argparse.Namespace(**{**vars(options), "seeds": [seed]}))
+        methods = older(options)
+        for flags in options.methods:
+            methods[flags] = {**methods.get(flags, {}), "runs": scores(flags, options), **size(flags)}
+        if "speed" in options.parts:
+            for flags, figures in speed(options, Path(scratch)).items():
+                methods[flags]["speed"] = {**figures, "machine": result["machine"]}
     result["methods"] = methods
     write_json(options.output / "methods.json", result)
     text = table(result)
     (options.output / "methods.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     plot(result, options.output / "methods.png")
+    return failed
 
 
 def parse() -> argparse.Namespace:
@@ -128,10 +128,10 @@ def scores(flags: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def older(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Returns the figures of turns that methods.json has already."""
+    """Returns what methods.json has of all methods already."""
     path = options.output / "methods.json"
-    there = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
-    return {flags: there[flags]["speed"] for flags in options.methods if "speed" in there.get(flags, {})}
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
+    return found
 
 
 def size(flags: str) -> dict[str, int]:
@@ -170,7 +170,7 @@ def speed(options: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Any
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except ValueError as error:
         sys.stderr.write(f"experiments: {error}\n")
         sys.exit(2)

@@ -59,7 +59,7 @@ def configs() -> list[tuple[str, RunConfig]]:
     """Returns the runs of the recipes, with the recipe's name, on presets that are counted."""
     found = []
     for recipe, tasks in RECIPES.items():
-        options = parse("", tasks, seeds=(0,), arguments=())
+        options = parse("", tasks, seeds=(0,), arguments=("--data-dir", "any"))
         for sweep in recipe.sweeps(options):
             found += [(recipe.__name__.rpartition(".")[2], run.config()) for run in runs_of(sweep, options)]
     return [(name, config) for name, config in found if config.preset in MODELS]

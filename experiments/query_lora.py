@@ -18,6 +18,11 @@ METHODS = {"lora": "--method lora --targets query", "bitfit": "--method bitfit"}
 
 
 def sweeps(options: argparse.Namespace) -> list[Sweep]:
+    if "mrpc" in options.tasks and options.data_dir is None and not options.offline:
+        raise ValueError(
+            "MRPC's test labels are in no tensorflow-datasets: give --data-dir with MRPC/msr_paraphrase_test.txt, or "
+            "--tasks sst2."
+        )
     found = []
     for task in options.tasks:
         split = "test" if task == "mrpc" and not (options.offline and options.data_dir is None) else "validation"

@@ -188,10 +188,10 @@ def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
         ValueError: If a run is there that was made with other options.
     """
     open_runs = [run for run in runs if not is_done(run)]
-    begun = [run for run in open_runs if has_checkpoint(run.folder / CHECKPOINTS)]
+    begun = [run for run in open_runs if _is_begun(run)]
     # Training at once clears what was trained at once in the folder before.
-    alone = not begun and runs and not any(runs[0].folder.parent.glob(f"*/{FILE}"))
-    if options.at_once and alone and 1 < len(open_runs) and _fit_together(runs):
+    alone = not begun and len(runs) > 1 and not any(runs[0].folder.parent.glob(f"*/{FILE}"))
+    if options.at_once and alone and _fit_together(runs):
         return [Job(runs[0].folder.parent.name, _all_at_once(runs))]
     jobs = []
     for run in open_runs:
@@ -233,6 +233,11 @@ def _whole(part: str, value: Any) -> Any:
     if part == "method" and isinstance(value, dict):
         return json.loads(json.dumps(method_to_json(method_from_json(value))))
     return value
+
+
+def _is_begun(run: Run) -> bool:
+    """Whether a run has a whole checkpoint; one that broke off while it wrote the first has none."""
+    return any(path.suffix != ".tmp" for path in (run.folder / CHECKPOINTS).glob("step-*"))
 
 
 def _values(sweep: Sweep, options: argparse.Namespace) -> dict[str, Sequence[Any]]:

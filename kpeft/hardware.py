@@ -15,7 +15,7 @@ TYPES = {"platform": str, "device": str, "devices": int, "processor": str, "core
 
 
 def write_hardware(folder: str | Path) -> None:
-    """Writes what this process computes on into `folder`: JAX's devices, the processor, and its cores (threads)."""
+    """Writes what this process computes on into `folder`: JAX's devices, the processor, the cores it may use."""
     import jax
 
     devices = jax.devices()
@@ -24,7 +24,7 @@ def write_hardware(folder: str | Path) -> None:
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processor": processor()[0],
-        "cores": os.cpu_count() or 1,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     }
     write_json(Path(folder) / HARDWARE, value)
 

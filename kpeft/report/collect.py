@@ -81,7 +81,7 @@ def collect(folder: Path) -> Collection:
         except ValueError as error:
             notes.append(f"{where}: {str(error).replace(f'{path}/', '')}")
         run = Run(folder=where, result=result, losses=losses, evaluations=evaluations, hardware=hardware)
-        runs.append(replace(run, at_once=path in listed))
+        runs.append(replace(run, at_once=listed.get(path) == ""))
     if not runs:
         reasons = f" {notes[0]}" if notes else f" No {FILE} is in it or below."
         raise ValueError(f"{str(folder)!r} holds no run to show: give the folder of one or more runs.{reasons}")

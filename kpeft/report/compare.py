@@ -8,7 +8,7 @@ from kpeft.glue.tasks import Task
 from kpeft.report.build import by_task, noted, which
 from kpeft.report.collect import Collection
 from kpeft.report.document import Cell, Document, Points, Section, Table, Text
-from kpeft.report.groups import PATHS, Evaluation, Group, Spread, group, labels
+from kpeft.report.groups import PATHS, RUNS_OF_OTHERS, Evaluation, Group, Spread, group, labels
 from kpeft.report.tables import NONE, TIMES, best_of, lower_is_better, metric_names, seconds, spread_text
 
 Pair = tuple[str, Group, Group]
@@ -22,10 +22,12 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
         second: B.
         evaluation: Which evaluation of a run to show.
     """
-    sides = [{each.key: each for each in group(side.runs, without=PATHS)} for side in (first, second)]
+    sides = [
+        {each.key: each for each in group(side.runs, without=PATHS, given=RUNS_OF_OTHERS)} for side in (first, second)
+    ]
     lead = (
-        f"A is {first.name}, B is {second.name}. Runs of one configuration, but for the seed and the folders that rows "
-        "lie in, are put together. The better mean is in bold; a difference is B - A, a ratio B / A.",
+        f"A is {first.name}, B is {second.name}. Runs of one configuration, but for the seed and the folders of rows, "
+        "adapters and teachers, are put together. The better mean is in bold; a difference is B - A, a ratio B / A.",
         which(evaluation),
     )
     sections = [noted(side) for side in (first, second) if side.notes]

@@ -8,7 +8,7 @@ from kpeft.report.collect import Run
 from kpeft.report.document import Cell, Figure, Table
 from kpeft.report.drawing import drawing, number_text, style, swatch
 from kpeft.report.groups import Group, Spread, spread
-from kpeft.report.tables import HOLDOUT, NONE, spread_text
+from kpeft.report.tables import HOLDOUT, spread_text
 from kpeft.results import MASKED_LM_LOSS
 
 POINTS = 50
@@ -88,7 +88,7 @@ def _draw(what: str, caption: str, curves: Sequence[Curve], labels: Sequence[str
         figures.append(
             Figure(
                 title=f"{what[0].upper()}{what[1:]} against steps{several}",
-                caption=f"{caption} Lines are means over seeds{bands}.",
+                caption=f"{caption} Lines are means over seeds{bands}.{_fewer(part)}",
                 svg=drawn.svg,
                 size=drawn.size,
                 key=tuple((swatch(number), labels[number]) for number, _ in part),
@@ -98,11 +98,21 @@ def _draw(what: str, caption: str, curves: Sequence[Curve], labels: Sequence[str
     return figures
 
 
+def _seeds(curve: Curve) -> int:
+    return max(value.count for value in curve.values())
+
+
+def _fewer(part: Sequence[tuple[int, Curve]]) -> str:
+    """Says so where some runs of a line ended before others."""
+    some = any(value.count < _seeds(curve) for _, curve in part for value in curve.values())
+    return " Where runs ended earlier, they are of those that went on: the numbers say of how many." if some else ""
+
+
 def _data(what: str, part: Sequence[tuple[int, Curve]], labels: Sequence[str]) -> Table:
     steps = sorted({step for _, curve in part for step in curve})
     rows = []
     for step in steps:
-        values = [curve.get(step) for _, curve in part]
-        rows.append((Cell(str(step)), *(Cell(spread_text(v, v.count) if v else NONE) for v in values)))
+        values = [(curve.get(step), _seeds(curve)) for _, curve in part]
+        rows.append((Cell(str(step)), *(Cell(spread_text(value, seeds)) for value, seeds in values)))
     columns = ("step", *(labels[number] for number, _ in part))
     return Table(caption=f"{what[0].upper()}{what[1:]} by step", columns=columns, rows=tuple(rows))

@@ -79,10 +79,8 @@ def _score_figure(
         panel.set_xlabel(f"{what} (logarithmic)" if logarithmic else what)
         panel.set_ylabel(score)
     rows = tuple(
-        tuple(
-            map(Cell, (names[p.group], spread_text(p.x, p.x.count, number_text), spread_text(p.score, p.score.count)))
-        )
-        for p in points
+        tuple(map(Cell, (names[p.group], spread_text(p.x, p.x.count, number_text), spread_text(p.score, runs))))
+        for p, runs in ((point, len(groups[point.group].runs)) for point in points)
     )
     joined = " Lines join groups that differ in nothing else." if len(lines) < len(points) else ""
     return Figure(

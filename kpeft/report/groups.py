@@ -16,6 +16,8 @@ from kpeft.results import Score
 Evaluation = Literal["last", "best"]
 PATHS = ("data_dir", "tfds_dir", "text")
 """Options that say where rows and text lie, not which they are."""
+RUNS_OF_OTHERS = ("adapter", "teacher")
+"""Options that name another run by its folder."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ def own_name(task: Task) -> str:
     return f"mean of {names}" if len(task.selection) > 1 else names
 
 
-def group(runs: Iterable[Run], *, without: Sequence[str] = ()) -> list[Group]:
+def group(runs: Iterable[Run], *, without: Sequence[str] = (), given: Sequence[str] = ()) -> list[Group]:
     """Puts runs together whose configurations are equal but for the seed.
 
     Args:
         runs: Any runs.
         without: Further options that may differ.
+        given: Options of which only counts whether there is a value.
 
     Returns:
         The groups by task, in the order of GLUE's tasks, then method, then options.
@@ -111,6 +114,7 @@ def group(runs: Iterable[Run], *, without: Sequence[str] = ()) -> list[Group]:
     options: dict[str, dict[tuple[str, str], Any]] = {}
     for run in runs:
         flat = {name: value for name, value in options_of(run.result).items() if name[1] not in without}
+        flat |= {name: value is not None for name, value in flat.items() if name[1] in given}
         key = json.dumps(sorted((*name, value) for name, value in flat.items()))
         found.setdefault(key, []).append(run)
         options[key] = flat

@@ -74,11 +74,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
         shutil.rmtree(old)
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is a whole checkpoint in a folder."""
-    return bool(_saved(folder))
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Loads the latest checkpoint.
 

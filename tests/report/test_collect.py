@@ -121,3 +121,5 @@ def test_runs_at_once_say_how_they_ended(tmp_path: Path) -> None:
         "top/seed=1: left out, it failed: The loss of step 3 is nan.",
         "top/seed=2: left out, it was interrupted.",
     )
+    write_run(tmp_path / "top" / "seed=2")  # made singly since
+    assert [run.at_once for run in collect(tmp_path).runs] == [True, False]

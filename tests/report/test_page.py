@@ -172,6 +172,16 @@ def test_many_groups_are_drawn_eight_at_a_time_in_means_of_steps(tmp_path: Path)
     assert [[cell.text for cell in cells[:2]] for cells in first.data.rows[:2]] == [["2", "1.5000"], ["4", "3.5000"]]
 
 
+def test_curves_say_how_many_runs_a_mean_is_of(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", seed=0, losses=(0.7, 0.6, 0.5))
+    write_run(tmp_path / "1", seed=1, losses=(0.9,))
+    groups = group(collect(tmp_path).runs)
+    training = loss_figures(groups, labels(groups))[0]
+    texts = [cells[1].text for cells in training.data.rows]
+    assert texts == ["0.8000 ± 0.1414", "0.6000 (1 of 2 runs)", "0.5000 (1 of 2 runs)"]
+    assert "of those that went on" in training.caption
+
+
 def test_the_masked_lm_loss_is_drawn_from_before_training(tmp_path: Path) -> None:
     write_run(tmp_path / "0", scores={**MRPC, "masked_lm_loss": 3.5}, masked_lm_loss=2.5)
     groups = group(collect(tmp_path).runs)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_folders import HARDWARE, MRPC, metrics, offline, write_run
 
-from kpeft.config import DataConfig, MaskedText
+from kpeft.config import DataConfig, Distillation, MaskedText
 from kpeft.methods import BitFit, Full, LoRA
 from kpeft.report.build import SAMPLE, build
 from kpeft.report.collect import collect
@@ -194,6 +194,19 @@ def test_no_value_anywhere_in_a_result_breaks_the_report(tmp_path: Path, odd: An
     assert "good" in to_markdown(document, "")
     assert "good" in to_html(document)
     assert len({note.partition(":")[0] for note in found.notes}) > 20  # of all places; a run that is odd is noted
+
+
+def test_runs_that_learned_from_others_are_compared_wherever_those_lie(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        taught = Distillation(teacher=f"runs/{side}/full/adapter")
+        write_run(tmp_path / side / "taught", distillation=taught)
+        write_run(tmp_path / side / "alone")
+    write_run(tmp_path / "b" / "warm", adapter="runs/b/mnli/adapter")
+    (section,) = compare(collect(tmp_path / "a"), collect(tmp_path / "b"), "last").sections
+    scores = next(block for block in section.blocks if isinstance(block, Table))
+    assert len({row[0].text for row in scores.rows}) == 2
+    (only,) = (block for block in section.blocks if isinstance(block, Points))
+    assert len(only.items) == 1
 
 
 def test_two_folders_are_compared(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""Runs side by side, and what an interrupt does to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.runs import Job, run_all
+
+CHILD = """#!/bin/sh
+trap 'echo interrupted > "{folder}/$3"; exit 130' INT
+echo begun > "{folder}/$3"
+while :; do sleep 0.05; done
+"""
+
+
+def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "child"
+    child.write_text(CHILD.format(folder=tmp_path))
+    child.chmod(0o755)
+    monkeypatch.setattr("experiments.runs.sys.executable", str(child))
+
+    def interrupt() -> None:
+        while not all((tmp_path / name).exists() for name in ("a", "b")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([Job(name, [name]) for name in ("a", "b", "c")], side_by_side=2)
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["interrupted\n"] * 2
+    assert not (tmp_path / "c").exists()
