@@ -184,14 +184,23 @@ class RunConfig:
             raise ValueError("--overwrite and --resume exclude each other.")
         if task.train is None and self.resume:
             raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
-        if task.train is None and self.distillation:
-            raise ValueError(f"task {task.name} is only predicted: there is no training for a --teacher.")
-        if task.train is None and self.masked_text:
-            raise ValueError(f"task {task.name} is only predicted: there is no training that a --text could measure.")
+        if task.train is None:
+            for flag, asked in {
+                "--teacher": self.distillation is not None,
+                "--text": self.masked_text is not None,
+                "--holdout": self.data.holdout is not None,
+                "--split": self.data.split != DataConfig().split,
+            }.items():
+                if asked:
+                    raise ValueError(f"task {task.name} is only predicted, which {flag} does not go with.")
         local = self.preset == "minilm" or Path(self.preset).expanduser().is_dir()
         _require(local or not self.data.offline, "preset", "minilm or a folder with --offline", self.preset)
-        local = "://" not in (self.adapter or "")
-        _require(local or not self.data.offline, "adapter", "a folder or a file with --offline", self.adapter)
+        for name, adapter in {
+            "adapter": self.adapter,
+            "teacher": self.distillation and self.distillation.teacher,
+        }.items():
+            local = "://" not in (adapter or "")
+            _require(local or not self.data.offline, name, "a folder or a file with --offline", adapter)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as a JSON object."""

@@ -59,12 +59,6 @@ def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig
     if task.train is None:
         unlabelled = encoded(task.test[""])
         return Data(source=source.name, train=None, validation={}, holdout=None, unlabelled=unlabelled)
-    rows, held = source.rows(task, task.train), None
-    if config.holdout is not None:
-        chosen = _held_out(len(rows), config.holdout)
-        rows, held = rows.take(~chosen), rows.take(chosen)
-    train = encode(rows.head(config.limit), backbone.tokenizer, max_length)
-    holdout = None if held is None else encode(held, backbone.tokenizer, max_length)
     splits = task.validation if config.split == "validation" else task.test
     validation = {prefix: encoded(split) for prefix, split in splits.items()}
     if any((each.labels == HIDDEN).any() for each in validation.values()):
@@ -72,6 +66,12 @@ def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig
             f"--split {config.split} needs labels, and those of {task.title} are not public in this source "
             f"({source.name}). Take --split validation, or for MRPC a --data-dir with msr_paraphrase_test.txt."
         )
+    rows, held = source.rows(task, task.train), None
+    if config.holdout is not None:
+        chosen = _held_out(len(rows), config.holdout)
+        rows, held = rows.take(~chosen), rows.take(chosen)
+    train = encode(rows.head(config.limit), backbone.tokenizer, max_length)
+    holdout = None if held is None else encode(held, backbone.tokenizer, max_length)
     return Data(source=source.name, train=train, validation=validation, holdout=holdout, unlabelled=None)
 
 

@@ -13,7 +13,7 @@ from kpeft.config import RunConfig
 from kpeft.glue.tasks import Task
 from kpeft.glue.tokens import EncodedRows
 from kpeft.training import predict_logits
-from kpeft.warm_start import task_of
+from kpeft.warm_start import said_of
 
 
 def with_teacher(rows: EncodedRows, task: Task, config: RunConfig, dtype: str, batch_size: int) -> EncodedRows:
@@ -29,13 +29,15 @@ def with_teacher(rows: EncodedRows, task: Task, config: RunConfig, dtype: str, b
         batch_size: Rows of a batch.
 
     Raises:
-        ValueError: If the teacher does not fit the preset, the task or the rows.
+        ValueError: If the teacher is of another task or preset, or does not fit the model or the rows.
     """
     distillation = config.distillation
     assert distillation is not None
-    trained_on = task_of(find_adapter(distillation.teacher).config.parent)
-    if trained_on not in (None, task.name):
-        raise ValueError(f"--teacher {distillation.teacher} was trained on {trained_on}, and the task is {task.name}.")
+    folder = find_adapter(distillation.teacher).config.parent
+    for name, wanted in {"task": task.name, "preset": config.preset}.items():
+        found = said_of(folder, name)
+        if found not in (None, wanted):
+            raise ValueError(f"--teacher {distillation.teacher} is of {name} {found}, and the run's is {wanted}.")
     backbone = load_backbone(config.preset, task.num_classes, seed=0, dtype=dtype)
     teacher = load_adapter(backbone.classifier, distillation.teacher)
     positions = teacher.method.positions

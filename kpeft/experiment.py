@@ -67,12 +67,12 @@ def run_experiment(config: RunConfig) -> RunResult:
     data = load_data(task, source, backbone, config.data, virtual)
     if task.regression and backbone.head_is_new and data.train is not None:
         start_at_mean(backbone.classifier, data.train)
+    adaptation = place_method(backbone.classifier, config)
+    masked_lm = MaskedLM(backbone, adaptation, config) if config.masked_text else None
     if config.distillation is not None:
         data = dataclasses.replace(
             data, train=with_teacher(_required(data.train), task, config, POLICIES[config.precision], EVAL_BATCH)
         )
-    adaptation = place_method(backbone.classifier, config)
-    masked_lm = MaskedLM(backbone, adaptation, config) if config.masked_text else None
     loss_before = masked_lm and masked_lm.loss()
     config = dataclasses.replace(config, method=adaptation.method)
     if config.overwrite:
@@ -208,7 +208,7 @@ def fine_tune(
         beside=rehearsing and rehearsing.batch,
         output_dir=Path(config.output_dir),
         resume=config.resume,
-        identity=config.to_json(),
+        identity=config.to_json() | ({"text": masked_lm.identity} if masked_lm else {}),
     )
     for path, value in (result.best_weights or {}).items():
         variables[path].assign(value)

@@ -18,6 +18,7 @@ from kpeft.adaptation import Adaptation
 from kpeft.backbones.loading import Backbone
 from kpeft.backbones.masked_lm_head import load_masked_lm_head
 from kpeft.config import RunConfig
+from kpeft.frontier import split
 from kpeft.masked_text import TextBlocks
 from kpeft.sites import Layout
 
@@ -56,6 +57,11 @@ class MaskedLM:
         adaptation: The method on its classifier.
         config: The run, with its `masked_text`.
 
+    Attributes:
+        model: The encoder with its masked-LM head.
+        share: Rows of text beside a row of the task.
+        identity: Tells the text from others.
+
     Raises:
         ValueError: If the text or the preset does not fit, or nothing that is trained is in the encoder to rehearse.
     """
@@ -63,16 +69,17 @@ class MaskedLM:
     def __init__(self, backbone: Backbone, adaptation: Adaptation, config: RunConfig) -> None:
         asked = config.masked_text
         assert asked is not None
+        layout = Layout.of(adaptation.model)
+        encoder = layout.layers[layout.backbone]
+        if asked.rehearsal and not encoder.trainable_variables:
+            raise ValueError("--rehearsal is for methods that train in the encoder, and this one trains nothing there.")
         length = min(config.data.max_length, backbone.max_length - adaptation.method.positions)
         text = TextBlocks.read(Path(asked.text), backbone.tokenizer, length)
         count = min(_MOST_MEASURED, max(1, len(text) // 10))
-        layout = Layout.of(adaptation.model)
-        encoder = layout.layers[layout.backbone]
+        self.identity = text.digest
         self.model = MaskedLanguageModel(encoder, load_masked_lm_head(config.preset, encoder))
         self.share = asked.rehearsal
         self._classifier = adaptation.model
-        if self.share and not encoder.trainable_variables:
-            raise ValueError("--rehearsal is for methods that train in the encoder, and this one trains nothing there.")
         self._rows = max(1, round(self.share * config.training.batch_size))
         self._text = text.part(slice(0, len(text) - count))
         # The same tokens for every seed, so that losses before and after, and those of runs, can be compared.
@@ -84,8 +91,12 @@ class MaskedLM:
         return float(self.model.predict(dict(self._measured), batch_size=_BATCH, verbose=0).mean())
 
     def rehearsing_model(self) -> RehearsingModel:
-        """Returns the model to train in place of the classifier."""
-        return RehearsingModel(self._classifier, self.model)
+        """Returns the model to train in place of the classifier.
+
+        On the task's rows, layers below everything that trains run without dropout, as in `trained_part`.
+        """
+        parts = split(self._classifier)
+        return RehearsingModel(parts.joined if parts else self._classifier, self.model)
 
     def batch(self, micro_batch: int, share_of_step: float) -> dict[str, np.ndarray]:
         """Returns what is rehearsed beside a micro-batch, as inputs of a `RehearsingModel`.

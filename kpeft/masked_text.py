@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
@@ -62,6 +63,11 @@ class TextBlocks:
         blocks[:, : len(start)], blocks[:, length - len(end) :] = start, end
         blocks[:, len(start) : length - len(end)] = tokens[: count * inner].reshape(count, inner)
         return cls(blocks, tokenizer)
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the blocks."""
+        return hashlib.sha256(np.ascontiguousarray(self._blocks).data).hexdigest()
 
     def __len__(self) -> int:
         return len(self._blocks)

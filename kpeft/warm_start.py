@@ -32,7 +32,7 @@ def choose_head(model: Any, adapter: str, task: Task) -> str:
     labels = adapter_labels(model, adapter)
     if task.train is None or labels is None:
         return "keep"
-    trained_on = task_of(find_adapter(adapter).config.parent)
+    trained_on = said_of(find_adapter(adapter).config.parent, "task")
     if labels == task.num_classes and trained_on in (None, task.name):
         return "keep"
     logger.warning(
@@ -42,9 +42,9 @@ def choose_head(model: Any, adapter: str, task: Task) -> str:
     return "drop"
 
 
-def task_of(folder: Path) -> str | None:
-    """Returns the task of the run that an adapter's folder is from, or `None` where there is no such run."""
+def said_of(folder: Path, name: str) -> str | None:
+    """Returns the `"task"` or `"preset"` of the run that an adapter's folder is from, or `None` if there is no run."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        task = json.loads((folder.absolute().parent / FILE).read_text(encoding="utf-8")).get("task")
-        return task if isinstance(task, str) else None
+        value = json.loads((folder.absolute().parent / FILE).read_text(encoding="utf-8")).get(name)
+        return value if isinstance(value, str) else None
     return None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kpeft import defaults
-from kpeft.config import DataConfig, RunConfig, TrainingConfig
+from kpeft.config import DataConfig, Distillation, MaskedText, RunConfig, TrainingConfig
 from kpeft.glue.tasks import TASKS
 from kpeft.listing import TRAINABLE
 from kpeft.methods import METHODS, BitFit, LoRA
@@ -71,7 +71,18 @@ def test_data_values_are_checked(changes: dict[str, Any], message: str) -> None:
         ({"method": None}, "a run needs a --method, or an --adapter"),
         ({"task": "ax"}, "task ax has no training rows: give the adapter"),
         ({"task": "ax", "adapter": "a", "resume": True}, "no training to --resume"),
+        (
+            {"task": "ax", "adapter": "a", "data": DataConfig(holdout=0.1)},
+            "only predicted, which --holdout does not go",
+        ),
+        ({"task": "ax", "adapter": "a", "data": DataConfig(split="test")}, "only predicted, which --split does not go"),
+        ({"task": "ax", "adapter": "a", "masked_text": MaskedText(text="t")}, "only predicted, which --text does not"),
+        ({"task": "ax", "adapter": "a", "distillation": Distillation(teacher="t")}, "which --teacher does not go"),
         ({"overwrite": True, "resume": True}, "exclude each other"),
+        (
+            {"data": DataConfig(offline=True), "preset": "minilm", "distillation": Distillation(teacher="hf://a/b")},
+            "teacher must be a folder or a file with --offline. Received: 'hf://a/b'",
+        ),
         ({"data": DataConfig(offline=True)}, "preset must be minilm or a folder with --offline. Received: 'bert_base"),
         ({"data": DataConfig(offline=True), "preset": "hf://a/b"}, "must be minilm or a folder"),
     ],

@@ -99,11 +99,14 @@ def test_bad_teachers(tiny_preset: Path, teacher: Path, tmp_path: Path, kpeft_ru
         assert_refused(kpeft_run("--output-dir", tmp_path / "out", *flags), named)
         assert not (tmp_path / "out").exists()
 
-    refused("--temperature", "3", named="--distillation-weight and --temperature need a --teacher")
+    refused("--temperature", "3", named="--temperature needs a --teacher")
     refused("--teacher", "x", "--temperature", "0", named="temperature must be above 0")
     refused("--teacher", "x", "--distillation-weight", "1.5", named="distillation-weight must be above 0 and at most 1")
     refused("--teacher", tmp_path / "none", named=str(tmp_path / "none"))
-    refused("--task", "rte", "--teacher", teacher / "adapter", named="was trained on mrpc, and the task is rte")
+    refused("--task", "rte", "--teacher", teacher / "adapter", named="is of task mrpc, and the run's is rte")
+    other = shutil.copytree(teacher, tmp_path / "other")
+    (other / "result.json").write_text('{"task": "mrpc", "preset": "minilm"}')
+    refused("--teacher", other / "adapter", named=f"is of preset minilm, and the run's is {tiny_preset}")
     refused("--seed", "0,1", "--teacher", teacher / "adapter", named="--teacher does not go with several runs at once")
     alone = shutil.copytree(teacher / "adapter", tmp_path / "alone")  # no result.json tells its task
     refused("--task", "mnli", "--teacher", alone, named="logits/kernel has shape (16, 2), but the model needs (16, 3)")

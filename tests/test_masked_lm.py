@@ -15,7 +15,7 @@ from tiny_preset import sample_texts, write_preset
 from kpeft.backbones.loading import load_backbone
 from kpeft.config import DataConfig, MaskedText, RunConfig, TrainingConfig
 from kpeft.masked_lm import MaskedLM
-from kpeft.methods import Full, LoRA
+from kpeft.methods import Freeze, Full, LoRA
 from kpeft.placing import adapt
 
 NAME = "masked_lm_loss"
@@ -114,8 +114,22 @@ def test_rehearsal_is_learnt_from_and_resumes_to_the_bit(
     steps = sorted((broken / "checkpoints").iterdir())
     for later in steps[1:]:
         shutil.rmtree(later) if later.is_dir() else later.unlink()
+    other = tmp_path / "text.txt"
+    other.write_text("\n".join(sample_texts()[100:200]), encoding="utf-8")
+    shutil.copy(text, tmp_path / "kept.txt")
+    shutil.copy(other, text)
+    refused = kpeft_run(*flags(preset, text, broken, *common, "--rehearsal", "1", "--resume"))
+    shutil.copy(tmp_path / "kept.txt", text)
+    assert (refused.status, "must be set up as the run it goes on from: text was" in refused.err) == (2, True)
     assert run_in_process(flags(preset, text, broken, *common, "--rehearsal", "1", "--resume")) == 0
     assert result(broken)["last"] == result(whole)["last"]
+
+
+def test_rehearsal_leaves_the_task_s_frozen_layers_without_dropout(preset: Path, text: Path) -> None:
+    masked, adaptation = masked_lm(preset, text, Freeze(layers=1), rehearsal=0.5)
+    classifier = masked.rehearsing_model().classifier
+    assert classifier is not adaptation.model
+    assert {id(v) for v in classifier.trainable_variables} == {id(v) for v in adaptation.model.trainable_variables}
 
 
 def test_what_is_refused(preset: Path, text: Path, tmp_path: Path, tiny_preset: Path, kpeft_run: Run) -> None:

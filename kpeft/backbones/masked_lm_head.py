@@ -10,7 +10,7 @@ import keras_hub
 import numpy as np
 
 from kpeft.backbones.huggingface_config import read_config
-from kpeft.backbones.huggingface_weights import EMBEDDINGS, MODELS, load_layer
+from kpeft.backbones.huggingface_weights import MODELS, load_layer
 from kpeft.backbones.presets import resolve
 from kpeft.backbones.safetensors_files import SafetensorsFolder
 from kpeft.sites import walk
@@ -66,8 +66,8 @@ def load_masked_lm_head(preset: str, encoder: Any) -> Any:
             f"preset {preset!r} has no masked-LM head ({dense}.weight is not in its weights): take a checkpoint that "
             "was saved with one, such as hf://google-bert/bert-base-uncased, or leave out --text."
         )
-    layers = dict(walk(encoder))
-    embedding = layers[next(path for path in EMBEDDINGS[config.family] if path.endswith("token_embedding"))]
+    # By the end of the path: virtual tokens take the layer out of the one that it stands in otherwise.
+    embedding = {path.rpartition("/")[2]: layer for path, layer in walk(encoder)}["token_embedding"]
     head = keras_hub.layers.MaskedLMHead(
         token_embedding=embedding,
         intermediate_activation=_activation("gelu" if config.family in _ALWAYS_GELU else config.activation),

@@ -24,7 +24,7 @@ class Task:
         selection: Names whose mean decides which evaluation was the best.
         train: Name of the training split, or `None` where there is none.
         validation: Splits that are evaluated, by the prefix of their metrics (`""` where there is only one).
-        test: Splits without public labels, by prefix.
+        test: Splits whose labels are not public everywhere, by prefix.
         baseline: Development scores that a BERT-sized model fine-tuned with care should reach.
     """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import kpeft
 from kpeft.backbones import load_classifier
 from kpeft.backbones.masked_lm_head import MODULES, load_masked_lm_head
 from kpeft.sites import Layout
@@ -46,6 +47,21 @@ def test_logits_are_transformers(family: str) -> None:
     positions = np.array([[0, 3, 11], [5, 5, 1], [2, 7, 9]], "int32")
     expected = np.take_along_axis(np.load(GOLDENS / family / "expected.npz")["logits"], positions[..., None], axis=1)
     np.testing.assert_allclose(logits(GOLDENS / family, positions), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta_v3"])
+@pytest.mark.parametrize("method", [kpeft.LoRA(), kpeft.Prompt(tokens=2, pool="cls")], ids=lambda method: method.name)
+def test_it_is_found_below_every_method(family: str, method: kpeft.Method) -> None:
+    folder = GOLDENS / family
+    layout = Layout.of(kpeft.adapt(load_classifier(str(folder)), method).model)
+    encoder = layout.layers[layout.backbone]
+    head = load_masked_lm_head(str(folder), encoder)
+    assert head.token_embedding.embeddings.shape == (32, 8)
+    tokens = np.load(folder / "expected.npz")["token_ids"]
+    inputs = {"token_ids": tokens, "padding_mask": np.ones_like(tokens), "segment_ids": np.zeros_like(tokens)}
+    outputs = encoder({name: inputs[name] for name in encoder.input})
+    sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+    assert sequence.shape == (*tokens.shape, 8)  # as long as the rows, so that positions meet their tokens
 
 
 def test_only_the_word_embeddings_can_be_trained() -> None:

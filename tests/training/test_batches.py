@@ -76,6 +76,21 @@ def test_a_batch_holds_its_rows_and_weights() -> None:
         assert set(of_step) == {np.float32(1 / len(of_step))}
 
 
+def test_what_stands_beside_micro_batches_has_their_share_of_the_step() -> None:
+    plan = Plan(rows=len(ROWS), batch_size=8, accumulation=3, epochs=2)
+    shares: dict[int, float] = {}
+
+    def beside(micro_batch: int, share: float) -> dict[str, np.ndarray]:
+        shares[micro_batch] = share
+        return {"number": np.array([micro_batch])}
+
+    batches = TrainBatches(ROWS, plan, seed=5, start=3, beside=beside)
+    numbers = [int(batches[index][0]["number"][0]) for index in range(len(batches))]
+    assert numbers == list(range(3, 3 + len(batches)))
+    for number, share in shares.items():
+        assert share == pytest.approx(plan.rows_of_micro_batch(number) / plan.rows_of_step(plan.step_of(number)))
+
+
 def test_going_on_within_an_epoch() -> None:
     plan = Plan(rows=len(ROWS), batch_size=8, accumulation=2, epochs=3, max_steps=50)
     whole, rest = TrainBatches(ROWS, plan, seed=5), TrainBatches(ROWS, plan, seed=5, start=60)
