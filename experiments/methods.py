@@ -64,9 +64,7 @@ def main() -> int:
         result = setting.describe(options, Path(scratch))
         result |= {"precision": PRECISION, "seeds": options.seeds, "epochs": options.epochs}
         if "scores" in options.parts:
-            sweeps = [sweep_of(flags) for flags in options.methods]
-            for seed in options.seeds:  # all methods with the first, then with the second, and so on
-                failed |= make(sweeps, argparse.Namespace(**{**vars(options), "seeds": [seed]}))
+            failed = make([sweep_of(flags) for flags in options.methods], options)
         methods = older(options)
         for flags in options.methods:
             methods[flags] = {**methods.get(flags, {}), "runs": scores(flags, options), **size(flags)}

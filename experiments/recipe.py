@@ -164,7 +164,9 @@ def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
     sys.stderr.write(f"{count} runs, {there} of them there already; results in {options.output}\n")
     failed = 0
     for stage in sorted({sweep.stage for sweep in sweeps}):
-        failed += run_all([job for sweep, each in jobs.items() if sweep.stage == stage for job in each], options.jobs)
+        # The first of each sweep, then the second, and so on, so that what is broken off has something of all.
+        of_stage = itertools.zip_longest(*(each for sweep, each in jobs.items() if sweep.stage == stage))
+        failed += run_all([job for several in of_stage for job in several if job is not None], options.jobs)
     return int(failed > 0)
 
 
