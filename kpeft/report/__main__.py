@@ -1,4 +1,4 @@
-"""A page and Markdown of the runs in a folder: `python -m kpeft.report FOLDER`, or `--compare A B` for two.
+"""A page of the runs in a folder, also as Markdown: `python -m kpeft.report FOLDER`, or `--compare A B` for two.
 
 Exit status: 0 done, 1 the report cannot be written, 2 bad usage or input (one line), 130 interrupted.
 """
@@ -18,6 +18,7 @@ from kpeft.report.compare import compare
 from kpeft.report.drawing import check_matplotlib
 from kpeft.report.markdown import to_markdown
 from kpeft.report.page import to_html
+from kpeft.report.pictures import write_pictures
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,9 +69,10 @@ def _report(options: argparse.Namespace) -> int:
     several = len(found) > 1
     document = compare(found[0], found[1], options.evaluation) if several else build(found[0], options.evaluation)
     name = "comparison" if several else "report"
-    page, text = output / f"{name}.html", output / f"{name}.md"
+    page, text, pictures = output / f"{name}.html", output / f"{name}.md", output / f"{name}-pictures"
+    write_pictures(document, pictures)
     write_bytes(page, to_html(document).encode("utf-8", "replace"))
-    write_bytes(text, to_markdown(document, page.name).encode("utf-8", "replace"))
+    write_bytes(text, to_markdown(document, pictures.name).encode("utf-8", "replace"))
     sys.stdout.write(f"{page}\n{text}\n")
     return 0
 

@@ -140,6 +140,11 @@ def _svg(canvas: Canvas) -> str:
     return re.sub(r"\s*\n\s*", "\n", inside).strip()
 
 
+def own_ids(svg: str, name: str) -> str:
+    """Gives a drawing's identifiers, which other drawings may have as well, a name of its own."""
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+
+
 def number_text(value: float, _: object = None) -> str:
     """Writes a number shortly, as on an axis: 1M, 20k, 0.001."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

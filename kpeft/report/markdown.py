@@ -1,24 +1,25 @@
-"""A report as Markdown: its tables, commands and text; figures are on the page only."""
+"""A report as Markdown, with its figures as files beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kpeft.report.document import Block, Cell, Commands, Document, Points, Row, Section, Table, Text
+from kpeft.report.pictures import names
 
 
-def to_markdown(document: Document, page: str) -> str:
+def to_markdown(document: Document, pictures: str) -> str:
     """Returns the text.
 
     Args:
         document: The report.
-        page: Name of the page's file, which has the figures.
+        pictures: The folder of its figures, as a path from the text.
     """
     lines = [f"# {_text(document.title)}", "", *_paragraphs(document.lead)]
-    lines += [f"Curves and other figures are in `{page}`.", ""]
+    paths = {figure: f"{pictures}/{name}" for figure, name in names(document).items()}
     for section in document.sections:
-        lines += _section(section, 2)
+        lines += _section(section, 2, paths)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -27,14 +28,14 @@ def _paragraphs(texts: tuple[str, ...]) -> Iterator[str]:
         yield from (_text(text), "")
 
 
-def _section(section: Section, level: int) -> Iterator[str]:
-    written = [line for block in section.blocks for line in _block(block)]
-    parts = [line for part in section.parts for line in _section(part, level + 1)]
+def _section(section: Section, level: int, paths: Mapping[int, str]) -> Iterator[str]:
+    written = [line for block in section.blocks for line in _block(block, paths)]
+    parts = [line for part in section.parts for line in _section(part, level + 1, paths)]
     if written or parts:
         yield from (f"{'#' * level} {_text(section.title)}", "", *written, *parts)
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: Block, paths: Mapping[int, str]) -> Iterator[str]:
     match block:
         case Text(text):
             yield from (_text(text), "")
@@ -49,6 +50,8 @@ def _block(block: Block) -> Iterator[str]:
             for each in blocks:
                 if isinstance(each, Table):
                     yield from _table(each)
+                else:
+                    yield from (f"![{_text(each.title)}]({paths[id(each)]})", "", _text(each.caption), "")
         case Table():
             yield from _table(block)
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from kpeft.report.document import Block, Cell, Commands, Document, Figure, Points, Row, Section, Table, Text
+from kpeft.report.drawing import own_ids
 
 _NUMBER = re.compile(r"-$|[-+]?[\d.,]+(e[-+]?\d+)?[%kMG]?($| ±| \()")
 
@@ -108,12 +109,12 @@ class _Page:
         )
         yield f'<title id="{name}-title">{escape(figure.title)}</title>'
         yield f'<desc id="{name}-desc">{escape(figure.caption)} The table below holds the numbers.</desc>'
-        yield f"{_own_ids(figure.svg, name)}</svg>"
+        yield f"{own_ids(figure.svg, name)}</svg>"
         if figure.key:
             yield (
                 '<ul class="key">'
                 + "".join(
-                    f"<li>{_own_ids(s, f'{name}-{n}')} {escape(text)}</li>" for n, (s, text) in enumerate(figure.key)
+                    f"<li>{own_ids(s, f'{name}-{n}')} {escape(text)}</li>" for n, (s, text) in enumerate(figure.key)
                 )
                 + "</ul>"
             )
@@ -133,8 +134,3 @@ def _cell(cell: Cell, kind: str) -> str:
 def _flags(line: str) -> str:
     """A command whose lines are broken before flags only, where that is possible."""
     return " ".join(f"<span>{escape(part)}</span>" for part in re.split(r" (?=--)", line))
-
-
-def _own_ids(svg: str, name: str) -> str:
-    """Gives a drawing's identifiers, which other drawings may have as well, a name of its own."""
-    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)

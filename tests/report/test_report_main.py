@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from command_line import Outcome, assert_refused, contents
@@ -36,8 +38,15 @@ def test_page_and_markdown_go_into_the_folder(report: Report, tmp_path: Path) ->
     outcome = report(tmp_path)
     paths = [tmp_path / "report.html", tmp_path / "report.md"]
     assert outcome == Outcome(0, "".join(f"{path}\n" for path in paths), "")
-    assert contents(tmp_path).keys() - before.keys() == {"report.html", "report.md"}
+    new = contents(tmp_path).keys() - before.keys()
+    pictures = {name for name in new if name.startswith("report-pictures/")}
+    assert new - pictures == {"report.html", "report.md"}
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)) == pictures != set()
+    for name in pictures:
+        assert ElementTree.parse(tmp_path / name).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     written = contents(tmp_path)
+    (tmp_path / "report-pictures" / "99-of-an-older-report.svg").write_text("")
     assert report(tmp_path).status == 0
     assert contents(tmp_path) == written
 
