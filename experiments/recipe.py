@@ -161,7 +161,7 @@ def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
     runs = {sweep: runs_of(sweep, options) for sweep in sweeps}
     jobs = {sweep: jobs_of(each, options) for sweep, each in runs.items()}
     there, count = sum(is_done(run) for each in runs.values() for run in each), sum(map(len, runs.values()))
-    sys.stderr.write(f"{count} runs, {there} of them there already; results in {options.output}\n")
+    sys.stderr.write(f"runs: {count}, there already: {there}; results in {options.output}\n")
     failed = 0
     for stage in sorted({sweep.stage for sweep in sweeps}):
         # The first of each sweep, then the second, and so on, so that what is broken off has something of all.

@@ -49,11 +49,10 @@ def test_logits_are_transformers(family: str) -> None:
     np.testing.assert_allclose(logits(GOLDENS / family, positions), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta_v3"])
-@pytest.mark.parametrize("method", [kpeft.LoRA(), kpeft.Prompt(tokens=2, pool="cls")], ids=lambda method: method.name)
-def test_it_is_found_below_every_method(family: str, method: kpeft.Method) -> None:
+@pytest.mark.parametrize("family", ["roberta", "distilbert"])  # their token embeddings lie in another layer
+def test_it_is_found_below_virtual_tokens(family: str) -> None:
     folder = GOLDENS / family
-    layout = Layout.of(kpeft.adapt(load_classifier(str(folder)), method).model)
+    layout = Layout.of(kpeft.adapt(load_classifier(str(folder)), kpeft.Prompt(tokens=2)).model)
     encoder = layout.layers[layout.backbone]
     head = load_masked_lm_head(str(folder), encoder)
     assert head.token_embedding.embeddings.shape == (32, 8)
