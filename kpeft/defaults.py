@@ -51,6 +51,7 @@ _BRIEF: dict[str, Default] = {
     "adalora": Default(1e-2, _BY_TRAINING_LOSS),
     "vera": Default(2e-2, _BY_TRAINING_LOSS),
     "prompt": Default(3e-2, _BY_TRAINING_LOSS),
+    "p-tuning": Default(1e-2, _BY_TRAINING_LOSS),
 }
 TASK_LEARNING_RATES: dict[tuple[str, str], Default] = {
     **{(m, task): rate for m, rate in _BRIEF.items() for task in ("mrpc", "cola", "stsb", "rte", "wnli")},
