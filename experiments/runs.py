@@ -39,7 +39,7 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
         How many failed.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    running = _Running()
+    running = _Running(shown=side_by_side == 1 and sys.stderr.isatty())
     for number in range(side_by_side):
         running.shares.put(cores[number::side_by_side])
     with ThreadPoolExecutor(side_by_side) as pool:
@@ -56,11 +56,15 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
 class _Running:
     """The processes that run.
 
+    Args:
+        shown: Let their progress and errors go to the terminal.
+
     Attributes:
         shares: The cores of those that do not yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool) -> None:
+        self._stderr = None if shown else subprocess.PIPE
         self.shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
         self._processes: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
@@ -72,7 +76,7 @@ class _Running:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kpeft.run", *flags],
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=self._stderr,
                 text=True,
                 errors="replace",
                 start_new_session=True,
@@ -99,7 +103,7 @@ def _run(job: Job, number: str, running: _Running) -> int:
             out, err = process.communicate()
     finally:
         running.shares.put(share)
-    last = (err if process.returncode else out).strip().splitlines()[-2:]
+    last = ((err or "") if process.returncode else out).strip().splitlines()[-2:]
     outcome = f"failed with status {process.returncode}" if process.returncode else "done"
     seconds = time.monotonic() - begun
     sys.stderr.write(f"{number} {job.name}: {outcome} in {seconds:.0f} s: {' | '.join(last)}\n")
