@@ -30,8 +30,12 @@ def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monke
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's own workers ignore it
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_all([Job(name, [name]) for name in ("a", "b", "c")], side_by_side=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_all([Job(name, [name]) for name in ("a", "b", "c")], side_by_side=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["interrupted\n"] * 2
     assert not (tmp_path / "c").exists()
