@@ -9,7 +9,7 @@ import numpy as np
 
 from kpeft.backbones.loading import Backbone, check_max_length, check_virtual_tokens
 from kpeft.config import DataConfig
-from kpeft.glue.rows import HIDDEN
+from kpeft.glue.rows import HIDDEN, Rows
 from kpeft.glue.sources import Source
 from kpeft.glue.tasks import Task
 from kpeft.glue.tokens import EncodedRows, encode
@@ -53,25 +53,26 @@ def load_data(task: Task, source: Source, backbone: Backbone, config: DataConfig
     check_virtual_tokens(backbone, virtual)
     max_length = min(config.max_length, backbone.max_length - virtual)
 
-    def encoded(split: str) -> EncodedRows:
-        return encode(source.rows(task, split), backbone.tokenizer, max_length)
+    def encoded(rows: Rows) -> EncodedRows:
+        return encode(rows, backbone.tokenizer, max_length)
 
     if task.train is None:
-        unlabelled = encoded(task.test[""])
+        unlabelled = encoded(source.rows(task, task.test[""]))
         return Data(source=source.name, train=None, validation={}, holdout=None, unlabelled=unlabelled)
-    splits = task.validation if config.split == "validation" else task.test
-    validation = {prefix: encoded(split) for prefix, split in splits.items()}
-    if any((each.labels == HIDDEN).any() for each in validation.values()):
-        raise ValueError(
-            f"--split {config.split} needs labels, and those of {task.title} are not public in this source "
-            f"({source.name}). Take --split validation, or for MRPC a --data-dir with msr_paraphrase_test.txt."
-        )
     rows, held = source.rows(task, task.train), None
     if config.holdout is not None:
         chosen = _held_out(len(rows), config.holdout)
         rows, held = rows.take(~chosen), rows.take(chosen)
-    train = encode(rows.head(config.limit), backbone.tokenizer, max_length)
-    holdout = None if held is None else encode(held, backbone.tokenizer, max_length)
+    splits = task.validation if config.split == "validation" else task.test
+    evaluated = {prefix: source.rows(task, split) for prefix, split in splits.items()}
+    if any((each.labels == HIDDEN).any() for each in evaluated.values()):
+        raise ValueError(
+            f"--split {config.split} needs labels, and those of {task.title} are not public in this source "
+            f"({source.name}). Take --split validation, or for MRPC a --data-dir with msr_paraphrase_test.txt."
+        )
+    train = encoded(rows.head(config.limit))
+    holdout = None if held is None else encoded(held)
+    validation = {prefix: encoded(rows) for prefix, rows in evaluated.items()}
     return Data(source=source.name, train=train, validation=validation, holdout=holdout, unlabelled=None)
 
 
