@@ -7,16 +7,16 @@ wraps would change in each model that shares it. A union puts several on at once
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from kpeft.sites import TrainableFlags, walk
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Layers under one adaptation, by id: they live as long as the model.
+    """Layers under one adaptation, as long as they live: QLoRA gives up those that it quantises.
 
     Attributes:
         method: The method's name.
@@ -26,8 +26,8 @@ class _Held:
     """
 
     method: str
-    own: frozenset[int]
-    shared: frozenset[int] = frozenset()
+    own: WeakSet[Any]
+    shared: WeakSet[Any] = field(default_factory=WeakSet)
     flags: TrainableFlags | None = None
 
 
@@ -63,7 +63,7 @@ def check_free(model: Any, *, lengthening: bool) -> None:
     """
     layers = _layers(model)
     for held in _held.values():
-        if layers & (held.own if lengthening else held.own | held.shared):
+        if layers & held.own or (layers & held.shared and not lengthening):
             raise ValueError(
                 f"layers of model {model.name!r} are under method {held.method} already: call detach() of that "
                 "adaptation first, after merge() if what it learned is to stay; or put several methods on at once, "
@@ -77,7 +77,7 @@ def flags_before(model: Any) -> TrainableFlags | None:
     return next((held.flags for held in _held.values() if layers & held.shared), None)
 
 
-def _layers(model: Any) -> frozenset[int]:
-    """Ids of the model and of its layers with variables."""
+def _layers(model: Any) -> WeakSet[Any]:
+    """The model and its layers with variables."""
     weighted = (layer for _, layer in walk(model) if layer._trainable_variables or layer._non_trainable_variables)
-    return frozenset(map(id, [model, *weighted]))
+    return WeakSet([model, *weighted])

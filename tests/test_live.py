@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import kpeft
+from kpeft import live
 from kpeft.layers.lora import LoRADense
 from kpeft.sites import variable_paths
 from tests.tiny import tiny_batch, tiny_classifier
@@ -39,6 +41,16 @@ def test_a_model_carries_one_method(first: Any) -> None:
     with pytest.raises(ValueError, match="off the model already"):
         adaptation.detach()
     assert state(model) == after
+
+
+def test_layers_that_are_gone_are_held_no_more() -> None:
+    """Their ids may be those of another model's layers by then."""
+    model = tiny_classifier("bert")
+    layers = live._layers(model)
+    assert len(layers) > 10
+    del model
+    gc.collect()
+    assert len(layers) == 0
 
 
 def test_nor_does_a_model_around_the_same_layers() -> None:
