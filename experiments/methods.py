@@ -62,7 +62,7 @@ def main() -> int:
     options, failed = parse(), 0
     with tempfile.TemporaryDirectory() as scratch:
         result = setting.describe(options, Path(scratch))
-        result |= {"precision": PRECISION, "seeds": options.seeds, "epochs": options.epochs}
+        result["precision"] = PRECISION
         if "scores" in options.parts:
             failed = make([sweep_of(flags) for flags in options.methods], options)
         methods = older(options)
