@@ -31,7 +31,7 @@ def lora(model: keras.Model, case: Path) -> Any:
 @pytest.mark.parametrize(
     ("case", "prepare"),
     [
-        ("full_bert", full),
+        pytest.param("full_bert", full, marks=pytest.mark.slow),
         pytest.param("full_roberta", full, marks=pytest.mark.slow),
         ("bitfit_bert", bitfit),
         ("lora_query_value_bert", lora),
