@@ -16,7 +16,7 @@ from kpeft.sites import TrainableFlags, walk
 
 @dataclass(frozen=True)
 class _Held:
-    """Layers under one adaptation, as long as they live: QLoRA gives up those that it quantises.
+    """Layers under one adaptation, as long as they live: a merged QLoRA adaptation that is dropped takes its with it.
 
     Attributes:
         method: The method's name.
