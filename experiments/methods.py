@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -37,7 +38,7 @@ from experiments.recipe import Sweep, is_done, make, runs_of  # noqa: E402
 from kpeft.adapter_files import WEIGHTS  # noqa: E402
 from kpeft.backbones.classifier import classifier_from_backbone  # noqa: E402
 from kpeft.methods.fields import method_to_json  # noqa: E402
-from kpeft.results import read_result  # noqa: E402
+from kpeft.results import HISTORY, read_result  # noqa: E402
 from kpeft.run import make_config, make_parser  # noqa: E402
 
 METHODS = (
@@ -121,6 +122,9 @@ def scores(flags: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             result = read_result(run.folder)
             kept = {name: result.config["training"][name] for name in ("learning_rate", "epochs", "batch_size")}
             assert result.last is not None
+            lines = map(json.loads, (run.folder / HISTORY).read_text(encoding="utf-8").splitlines())
+            losses = [line["loss"] for line in lines if "loss" in line]
+            kept["training_loss"] = statistics.mean(losses[-max(1, len(losses) // 10) :])  # of the last tenth of steps
             found.append({"seed": result.seed, **kept, "versions": result.versions, **result.last.metrics})
     return found
 

@@ -182,10 +182,9 @@ class RunConfig:
             raise ValueError("a run needs a --method, or an --adapter to start from.")
         if self.overwrite and self.resume:
             raise ValueError("--overwrite and --resume exclude each other.")
-        if task.train is None and self.resume:
-            raise ValueError(f"task {task.name} is only predicted: there is no training to --resume.")
         if task.train is None:
             for flag, asked in {
+                "--resume": self.resume,
                 "--teacher": self.distillation is not None,
                 "--text": self.masked_text is not None,
                 "--holdout": self.data.holdout is not None,

@@ -70,7 +70,7 @@ def test_data_values_are_checked(changes: dict[str, Any], message: str) -> None:
         ({"precision": "float16"}, "precision must be one of float32, bfloat16. Received: 'float16'"),
         ({"method": None}, "a run needs a --method, or an --adapter"),
         ({"task": "ax"}, "task ax has no training rows: give the adapter"),
-        ({"task": "ax", "adapter": "a", "resume": True}, "no training to --resume"),
+        ({"task": "ax", "adapter": "a", "resume": True}, "only predicted, which --resume does not go with"),
         (
             {"task": "ax", "adapter": "a", "data": DataConfig(holdout=0.1)},
             "only predicted, which --holdout does not go",

@@ -54,7 +54,7 @@ from kpeft.training.callbacks import History, Progress
         ("--adapter x --rank 4", "--rank does not go with --adapter"),
         ("--preset bert_base_en_uncased", "preset must be minilm or a folder with --offline"),
         ("--task ax", "task ax has no training rows: give the adapter of an MNLI run with --adapter"),
-        ("--task ax --adapter x --resume", "no training to --resume"),
+        ("--task ax --adapter x --resume", "only predicted, which --resume does not go with"),
     ],
 )
 def test_bad_arguments(kpeft_run: Run, tmp_path: Path, arguments: str, named: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import keras
 import keras_hub
 import numpy as np
 
+from kpeft.backbones.detailed import FUNCTIONS
 from kpeft.backbones.huggingface_config import read_config
 from kpeft.backbones.huggingface_weights import MODELS, load_layer
 from kpeft.backbones.presets import resolve
@@ -70,7 +70,7 @@ def load_masked_lm_head(preset: str, encoder: Any) -> Any:
     embedding = {path.rpartition("/")[2]: layer for path, layer in walk(encoder)}["token_embedding"]
     head = keras_hub.layers.MaskedLMHead(
         token_embedding=embedding,
-        intermediate_activation=_activation("gelu" if config.family in _ALWAYS_GELU else config.activation),
+        intermediate_activation=FUNCTIONS["gelu" if config.family in _ALWAYS_GELU else config.activation],
         activation=None,
         layer_norm_epsilon=config.epsilon,
         dtype="float32",
@@ -85,12 +85,6 @@ def load_masked_lm_head(preset: str, encoder: Any) -> Any:
     for variable in (*own[0].variables, *own[1].variables, head._bias):
         variable.trainable = False  # not `head.trainable`: that would freeze the word embeddings, too
     return head
-
-
-def _activation(name: str) -> Any:
-    if name == "gelu_approximate":
-        return lambda x: keras.activations.gelu(x, approximate=True)
-    return (lambda x: keras.activations.gelu(x, approximate=False)) if name == "gelu" else name
 
 
 def _check_tied(tensors: SafetensorsFolder, preset: str, family: str, shape: tuple[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def test_finished_runs_are_read_by_seed(tmp_path: Path) -> None:
     config = first.config()
     assert (config.training.eval_steps, config.training.epochs, config.precision) == (100_000, 3, "bfloat16")
     write_result(first, **metrics)
-    kept = {"learning_rate": 1e-3, "epochs": 3, "batch_size": 16}
+    lines = [{"step": step, "loss": float(step)} for step in range(1, 21)] + [{"step": 20, "metrics": metrics}]
+    (first.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = {"learning_rate": 1e-3, "epochs": 3, "batch_size": 16, "training_loss": 19.5}
     assert methods.scores("lora --rank 4", options) == [
         {"seed": 0, **kept, "versions": installed_versions(), **metrics}
     ]
