@@ -89,6 +89,9 @@ _ALBERT_NAMES = {
 }
 _DEBERTA_NAMES = _BERT_NAMES | {term: f"attention.self.{term}_proj" for term in ("query", "key", "value")}
 
+HEADS: tuple[bool | str, ...] = (False, "logits", True, "pooler")
+"""What a method's `train_head` may be, from nothing to the head with the pooler."""
+
 _BERT_LAYER = "transformer_layer_{L}"
 _DEBERTA_LAYER = "disentangled_attention_encoder_layer_{L}"
 _TWO_LAYER_HEAD = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kpeft.families import Family, Place
+from kpeft.families import HEADS, Family, Place
 from kpeft.sites import Layout
 
 ALL_LINEAR = "all-linear"
@@ -68,18 +68,33 @@ def _known_family(layout: Layout) -> Family:
     return layout.family
 
 
-def head_layers(layout: Layout) -> set[str]:
+def head_layers(layout: Layout, which: bool | str = True) -> set[str]:
     """Returns the paths of the classification head's layers.
 
     Around a known encoder that is every layer with weights outside of it, in any other model the last layer with
     weights.
+
+    Args:
+        layout: The model.
+        which: Those that a method trains whole, as its `train_head` says.
+
+    Raises:
+        ValueError: If `which` is no such value.
     """
+    if which not in HEADS:
+        raise ValueError(f"train_head must be true, false, logits or pooler. Received: train_head={which!r}")
     weighted = list(dict.fromkeys(path.rpartition("/")[0] for path in layout.variables))
     if layout.family is None:
-        return set(weighted[-1:])
-    if not layout.backbone:
-        return set()
-    return {path for path in weighted if path != layout.backbone and not path.startswith(layout.backbone + "/")}
+        head = weighted[-1:]
+    elif not layout.backbone:
+        head = []
+    else:
+        head = [path for path in weighted if path != layout.backbone and not path.startswith(layout.backbone + "/")]
+    if which == "logits":
+        return set(head[-1:])
+    if which == "pooler":
+        return {*head, *(path for path, layer in named_layers(layout).items() if layer.place.term == "pooler")}
+    return set(head) if which else set()
 
 
 def is_linear(layer: Any) -> bool:

@@ -175,7 +175,7 @@ def test_a_run_that_fails_leaves_the_others_alone(
     (tmp_path / "runs.json").unlink()
     assert_refused(kpeft_run(*arguments), f"{tmp_path}/learning_rate=1e+38 already holds a run (history.jsonl)")
     (tmp_path / "runs.json").write_bytes(before["runs.json"])
-    assert_refused(kpeft_run(*arguments, "--overwrite", "--rank", "17"), "rank must be at most 16")
+    assert_refused(kpeft_run(*arguments, "--overwrite", "--rank", "17", "--init", "olora"), "rank must be at most 16")
     assert contents(tmp_path) == before
     assert kpeft_run(*arguments, "--overwrite", "--learning-rate", "1e-3", "--max-steps", "1").status == 0
     assert not list(tmp_path.glob("learning_rate*"))  # also where a single run takes the place of several

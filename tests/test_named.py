@@ -330,7 +330,7 @@ BAD = {
     "another method": (lambda two, others: two.add("c", kpeft.BitFit()), "of one method, here 'lora'.*'bitfit'"),
     "no folder": (lambda two, others: two.add("c", others / "nothing"), "does not exist"),
     "no target": (lambda two, others: two.add("c", kpeft.LoRA(targets="quary")), "matches no layer"),
-    "rank": (lambda two, others: two.add("c", kpeft.LoRA(rank=400)), "rank must be at most 16"),
+    "rank": (lambda two, others: two.add("c", kpeft.LoRA(rank=3, init="orthogonal")), "needs an even rank"),
     "family": (lambda two, others: two.add("c", others / "roberta"), "the adapter lacks"),
     "labels": (lambda two, others: two.add("c", others / "labels"), r"\(3,.*but the model needs \(2,"),
     "layers": (lambda two, others: two.add("c", others / "layers"), "the adapter lacks 4 tensors"),

@@ -32,7 +32,7 @@ from kpeft.training.callbacks import History, Progress
         ("surplus", "unknown argument 'surplus'. --help"),
         ("--terms query", "--terms does not belong to method lora, whose flags are --train-head, --rank"),
         ("--rank 0", "rank must be at least 1. Received: rank=0"),
-        ("--rank 17", "at most 16"),
+        ("--rank 17 --init olora", "at most 16"),
         ("--rank four", "--rank of method lora cannot be 'four': expected a whole number"),
         ("--rank", "argument --rank: expected one argument"),
         ("--alpha nan", "--alpha of method lora cannot be 'nan': expected a number"),
@@ -168,7 +168,7 @@ def test_a_finished_run_stays_unless_overwritten(kpeft_run: Run, finished_run: P
     assert_refused(kpeft_run("--output-dir", folder), "already holds a run (result.json", "--overwrite")
     assert_refused(kpeft_run("--output-dir", folder, "--resume"), "finished run")
     # Bad input leaves the older run even then.
-    assert_refused(kpeft_run("--output-dir", folder, "--overwrite", "--rank", "17"), "rank")
+    assert_refused(kpeft_run("--output-dir", folder, "--overwrite", "--rank", "0"), "rank")
     assert contents(folder) == before
     assert kpeft_run("--output-dir", folder, "--overwrite", "--max-steps", "2").status == 0
     assert result(folder)["last"]["step"] == 2

@@ -112,7 +112,8 @@ def test_a_failing_adapt_changes_nothing() -> None:
     flags = [(v.path, v.trainable) for v in model.weights]
     layers = [id(layer) for _, layer in walk(model)]
     for method, message in (
-        (kpeft.LoRA(rank=17), "rank must be at most 16"),
+        (kpeft.LoRA(rank=17, init="olora"), "rank must be at most 16"),
+        (kpeft.LoRA(train_head="top"), "Received: train_head='top'"),
         (kpeft.LoRA(targets="embeddings_layernorm"), "is a LayerNormalization"),
         (kpeft.LoRA(layers=(5,)), r"layers=\[5\]"),
         (kpeft.LoRA(rank_pattern={"key": 2}), "matches none of the adapted"),
@@ -125,3 +126,24 @@ def test_a_failing_adapt_changes_nothing() -> None:
             kpeft.adapt(model, method)
     assert [(v.path, v.trainable) for v in model.weights] == flags
     assert [id(layer) for _, layer in walk(model)] == layers
+
+
+@pytest.mark.parametrize(
+    ("family", "which", "trained"),
+    [
+        ("bert", "pooler", {"logits", "bert_backbone/pooled_dense"}),
+        ("albert", "pooler", {"logits", "albert_backbone/pooled_dense"}),
+        ("bert", "logits", {"logits"}),
+        ("deberta_v3", "logits", {"logits"}),
+        ("deberta_v3", "pooler", {"logits", "pooled_dense"}),
+        ("roberta", "logits", {"logits"}),
+        ("roberta", True, {"logits", "pooled_dense"}),
+        ("roberta", False, set()),
+    ],
+)
+def test_what_of_the_head_is_trained(family: str, which: bool | str, trained: set[str]) -> None:
+    """Of what is not trained whole, the biases are BitFit's."""
+    adaptation = kpeft.adapt(tiny_classifier(family), kpeft.BitFit(train_head=which))
+    paths = set(adaptation.trained_variables())
+    assert {path.rpartition("/")[0] for path in paths if path.endswith("/kernel")} == trained
+    assert {"logits/bias", *(f"{layer}/bias" for layer in trained)} <= paths

@@ -13,7 +13,7 @@ from kpeft.adapters.peft_config import Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
 from kpeft.adapters.peft_lora import FIELDS as LORA_FIELDS
 from kpeft.adapters.peft_lora import lora_config
-from kpeft.adapters.peft_modules import linear_targets, saves_head
+from kpeft.adapters.peft_modules import linear_targets, trained_head
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.methods import AdaLoRA, LoRA, Method
 from kpeft.methods.fields import check_types
@@ -88,7 +88,7 @@ class AdaLoRAFormat(PeftFormat):
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         FIELDS.check(config)
-        train_head = saves_head(layout, config)
+        train_head = trained_head(layout, config)
         usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "")
         if usual is None and config.get("target_modules") is None:
             raise ValueError("adapter_config.json must name target_modules for this model.")
@@ -100,6 +100,8 @@ class AdaLoRAFormat(PeftFormat):
             "train_head": train_head,
         }
         check_types(AdaLoRA, values)
+        if values["alpha"] <= 0:  # PEFT then scales by the rank
+            values["alpha"] = values["rank"]
         return AdaLoRA(**values)
 
     def name(self, path: str, layers: Mapping[str, NamedLayer], adaptation: Adaptation) -> PeftName | None:

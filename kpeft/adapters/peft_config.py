@@ -68,7 +68,7 @@ class Fields:
             elif field in self.refused and value and value != self.refused[field]:
                 raise ValueError(f"adapter_config.json: {field}={_shown(value)} is not supported.")
             elif field not in known and value not in (None, False, [], {}):
-                near = difflib.get_close_matches(field, known - config.keys(), n=1, cutoff=0.75)
+                near = difflib.get_close_matches(field, set(read) - config.keys(), n=1, cutoff=0.9)
                 if near:
                     raise ValueError(f"adapter_config.json: {field} is no field of PEFT's; did you mean {near[0]}?")
                 _warn(field, value)

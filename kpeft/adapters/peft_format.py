@@ -11,7 +11,7 @@ from keras import ops
 
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
-from kpeft.adapters.peft_modules import modules_to_save
+from kpeft.adapters.peft_modules import can_save, modules_to_save
 from kpeft.adapters.peft_names import BASE, PeftName, from_peft, peft_name, to_peft
 from kpeft.methods import Method
 from kpeft.sites import Layout
@@ -52,7 +52,12 @@ class PeftFormat(ABC):
 
     def writes(self, adaptation: Adaptation) -> bool:
         """Whether this format can hold all that an adaptation trained."""
-        return isinstance(adaptation.method, self.methods) and self.names(adaptation) is not None
+        method = adaptation.method
+        return (
+            isinstance(method, self.methods)
+            and can_save(Layout.of(adaptation.model), method.train_head)
+            and self.names(adaptation) is not None
+        )
 
     def name(self, path: str, layers: Mapping[str, NamedLayer], adaptation: Adaptation) -> PeftName | None:
         """Returns where a trained variable lies in the file, or `None` where PEFT has no place for it."""
@@ -107,9 +112,9 @@ class PeftFormat(ABC):
 def _unsaved_head(adaptation: Adaptation, names: Mapping[str, PeftName], tensors: Tensors) -> set[str]:
     """Returns the variables of the head that a file leaves out with their whole module, where it holds another one.
 
-    Of DeBERTa's and DistilBERT's heads, PEFT by itself saves the classifier and not the layer before it.
+    Such a file is one of DeBERTa's pooler without its classifier.
     """
-    head = head_layers(Layout.of(adaptation.model))
+    head = head_layers(Layout.of(adaptation.model), adaptation.method.train_head)
     tops = {path: modules_to_save(name.key.removeprefix(BASE)) for path, name in names.items() if _layer(path) in head}
     held = {modules_to_save(key.removeprefix(BASE)) for key in tensors}
     if held.isdisjoint(tops.values()):

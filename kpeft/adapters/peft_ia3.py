@@ -15,8 +15,8 @@ from kpeft.adapters.peft_modules import (
     kpeft_targets,
     linear_modules,
     no_target,
-    saves_head,
     short_names,
+    trained_head,
 )
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.layers.ia3 import IA3Linear
@@ -67,7 +67,7 @@ class IA3Format(PeftFormat):
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         FIELDS.check(config)
-        train_head = saves_head(layout, config)
+        train_head = trained_head(layout, config)
         linear = linear_modules(layout, outside_head=train_head)
         targets, feedforward = config.get("target_modules"), config.get("feedforward_modules")
         defaults = _DEFAULTS.get(layout.family.name if layout.family else "")

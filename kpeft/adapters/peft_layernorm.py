@@ -10,7 +10,7 @@ import keras
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_modules import head_fields, is_target, kpeft_targets, no_target, saves_head, short_names
+from kpeft.adapters.peft_modules import head_fields, is_target, kpeft_targets, no_target, short_names, trained_head
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.methods import LayerNorm, Method
 from kpeft.sites import Layout
@@ -41,7 +41,7 @@ class LayerNormFormat(PeftFormat):
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         FIELDS.check(config)
-        train_head = saves_head(layout, config)
+        train_head = trained_head(layout, config)
         modules = hugging_face_modules(layout)
         targets = config.get("target_modules")
         if targets is None:

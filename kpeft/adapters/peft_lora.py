@@ -14,8 +14,8 @@ from kpeft.adapters.peft_modules import (
     kpeft_targets,
     linear_modules,
     no_target,
-    saves_head,
     short_names,
+    trained_head,
 )
 from kpeft.adapters.peft_names import hugging_face_modules
 from kpeft.methods import DoRA, LoRA, QLoRA
@@ -131,7 +131,7 @@ def lora_method(layout: Layout, config: Mapping[str, Any]) -> LowRank:
         ValueError: If a field asks for what kpeft does not do, or names layers that the model lacks.
     """
     FIELDS.check(config)
-    train_head = saves_head(layout, config)
+    train_head = trained_head(layout, config)
     linear = linear_modules(layout, outside_head=train_head)
     targets = config.get("target_modules")
     if targets is None:

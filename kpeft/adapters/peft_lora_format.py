@@ -37,6 +37,16 @@ class LoRAFormat(PeftFormat):
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         return lora_method(layout, config)
 
+    def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
+        embedding = next((key for key in sorted(tensors) if ".lora_embedding_" in key), None)
+        if embedding is not None:
+            module = embedding.rpartition(".")[0].removeprefix(BASE)
+            raise ValueError(
+                f"adapter_config.json: target_modules={config.get('target_modules')!r} adapt {module}, an embedding; "
+                "kpeft adapts linear layers."
+            )
+        return super().method_for(layout, config, tensors)
+
     def extra(self, adaptation: Adaptation, names: Mapping[str, PeftName], tensors: Tensors) -> Tensors:
         method = adaptation.method
         assert isinstance(method, LowRank)
@@ -49,7 +59,7 @@ def head_bias_copies(adaptation: Adaptation, names: Mapping[str, PeftName], tens
     In a head of several layers, the trained one's key holds the adapter's name, which kpeft writes as "default".
     """
     copies: dict[str, np.ndarray[Any, Any]] = {}
-    head = head_layers(Layout.of(adaptation.model))
+    head = head_layers(Layout.of(adaptation.model), adaptation.method.train_head)
     for path, start in adaptation.start_values().items():
         layer, _, variable = path.rpartition("/")
         if variable != "bias" or layer not in head:

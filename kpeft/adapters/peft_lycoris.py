@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 from kpeft.adaptation import Adaptation
 from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_modules import head_fields, linear_targets, saves_head, short_names
+from kpeft.adapters.peft_modules import head_fields, linear_targets, short_names, trained_head
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.methods import LoHa, LoKr, Method
 from kpeft.methods.fields import check_types
@@ -65,7 +65,7 @@ class _LycorisFormat(PeftFormat):
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         self.fields.check(config)
-        train_head = saves_head(layout, config)
+        train_head = trained_head(layout, config)
         usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
         values = {
             "rank": config.get("r", 8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
 from kpeft.adapters.peft_config import COMMON, Fields, Names
 from kpeft.adapters.peft_format import PeftFormat
-from kpeft.adapters.peft_modules import head_fields, linear_targets, saves_head, short_names
+from kpeft.adapters.peft_modules import head_fields, linear_targets, short_names, trained_head
 from kpeft.adapters.peft_names import BASE, PeftName, hugging_face_modules
 from kpeft.layers.vera import VeRALinear, VeRAProjection
 from kpeft.methods import Method, VeRA
@@ -73,6 +74,11 @@ class VeRAFormat(PeftFormat):
     def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
         method = super().method_for(layout, config, tensors)
         assert isinstance(method, VeRA)
+        held, saved = _MATRICES[0] in tensors, config.get("save_projection", True)
+        if saved and not held:
+            raise ValueError(f"the adapter lacks {_MATRICES[0]}, but adapter_config.json says save_projection=True.")
+        if held and not saved:
+            raise ValueError(f"adapter_config.json: save_projection=False, but the adapter holds {_MATRICES[0]}.")
         shape = tensors[_MATRICES[0]].shape if _MATRICES[0] in tensors else (method.rank,)
         if shape[:1] != (method.rank,):  # known before matrices of that rank are drawn
             raise ValueError(f"adapter_config.json: r={method.rank}, but tensor {_MATRICES[0]} has shape {shape}.")
@@ -80,12 +86,7 @@ class VeRAFormat(PeftFormat):
 
     def method(self, layout: Layout, config: Mapping[str, Any]) -> Method:
         FIELDS.check(config)
-        if not config.get("save_projection", True):
-            raise ValueError(
-                "adapter_config.json: save_projection=False leaves out the random matrices, which only torch can draw "
-                "again; save the adapter with save_projection=True."
-            )
-        train_head = saves_head(layout, config)
+        train_head = trained_head(layout, config)
         usual = _DEFAULT_TARGETS.get(layout.family.name if layout.family else "", ["query", "value"])
         values = {
             "rank": config.get("r", 256),
@@ -111,18 +112,29 @@ class VeRAFormat(PeftFormat):
 
     def values(self, adaptation: Adaptation, tensors: Tensors) -> Tensors:
         shared = _projection(adaptation)
-        matrices: list[np.ndarray[Any, Any]] = []
-        for key, variable in zip(_MATRICES, (shared.vera_a, shared.vera_b), strict=True):
-            shape = tuple(reversed(variable.shape))
+        shapes = [tuple(reversed(variable.shape)) for variable in (shared.vera_a, shared.vera_b)]
+        if tensors.keys().isdisjoint(_MATRICES):  # save_projection=False
+            tensors = {**tensors, **dict(zip(_MATRICES, _draw(shapes, shared.seed), strict=True))}
+        for key, shape in zip(_MATRICES, shapes, strict=True):
             if key not in tensors:
-                raise ValueError(f"the adapter lacks {key}; save it with save_projection=True.")
+                raise ValueError(f"the adapter lacks {key}.")
             if tensors[key].shape != shape:
                 raise ValueError(f"tensor {key} has shape {tensors[key].shape}, but the model needs {shape}.")
-            matrices.append(tensors[key].T)
         values = super().values(adaptation, {key: value for key, value in tensors.items() if key not in _MATRICES})
-        shared.vera_a.assign(matrices[0])
-        shared.vera_b.assign(matrices[1])
+        shared.vera_a.assign(tensors[_MATRICES[0]].T)
+        shared.vera_b.assign(tensors[_MATRICES[1]].T)
         return values
+
+
+def _draw(shapes: list[tuple[int, ...]], seed: int) -> list[np.ndarray[Any, Any]]:
+    """Returns the matrices as PEFT draws them: uniform in ±sqrt(6 / columns), with torch's Mersenne Twister."""
+    random = np.random.RandomState(seed)
+    drawn = []
+    for shape in shapes:
+        bound = np.float32(math.sqrt(6 / shape[1]))
+        bits = random.randint(0, 2**32, size=shape, dtype=np.uint32) & np.uint32(2**24 - 1)
+        drawn.append(bits.astype("float32") * np.float32(2**-24) * (2 * bound) - bound)
+    return drawn
 
 
 def _projection(adaptation: Adaptation) -> VeRAProjection:

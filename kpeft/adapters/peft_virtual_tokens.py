@@ -18,7 +18,7 @@ from kpeft.adaptation import Adaptation
 from kpeft.adapters.folder import Tensors
 from kpeft.adapters.peft_config import COMMON, Fields
 from kpeft.adapters.peft_format import PeftFormat, require_same
-from kpeft.adapters.peft_modules import head_fields, saves_head
+from kpeft.adapters.peft_modules import head_fields, trained_head
 from kpeft.adapters.peft_names import BASE, PeftName
 from kpeft.methods import Method, Prompt
 from kpeft.methods.fields import check_types
@@ -67,13 +67,14 @@ class VirtualTokens(PeftFormat):
 
     def method_for(self, layout: Layout, config: Mapping[str, Any], tensors: Tensors) -> Method:
         self.fields.check(config)
-        if not saves_head(layout, config) or config.get("task_type") not in (None, "SEQ_CLS"):
+        head = trained_head(layout, config)
+        if not head or config.get("task_type") not in (None, "SEQ_CLS"):
             raise ValueError(
                 f"{self.peft_type} adapters are supported with a saved head (task_type SEQ_CLS). "
                 f"Received: task_type={config.get('task_type')!r}"
             )
         self.check_sizes(layout, config, tensors)
-        values = {"tokens": config.get("num_virtual_tokens")}
+        values = {"tokens": config.get("num_virtual_tokens"), "train_head": head}
         check_types(Prompt, values)
         network = any(key.startswith(_NETWORK) for key in tensors)
         return self.with_network(values, config) if network else self.plain(values)
@@ -145,7 +146,7 @@ class VirtualTokens(PeftFormat):
             "num_virtual_tokens": tokens,
             "peft_type": self.peft_type,
             "token_dim": width,
-            **head_fields(layout, train_head=True),
+            **head_fields(layout, adaptation.method.train_head),
         }
 
 

@@ -73,10 +73,10 @@ class LoRALayer(MergeableAdapter):
     def build_adapter(self) -> None:
         shape_a, shape_b = self.linear_map.factor_shapes(self.base.kernel, self.rank)
         features_in, features_out = math.prod(shape_a[:-1]), math.prod(shape_b[1:])
-        if self.rank > min(features_in, features_out):
+        if self.init in OUT_OF_KERNEL and self.rank > min(features_in, features_out):
             raise ValueError(
-                f"rank must be at most {min(features_in, features_out)} for layer {self.base.path}, which maps "
-                f"{features_in} features to {features_out}. Received: rank={self.rank}"
+                f"rank must be at most {min(features_in, features_out)} for init={self.init!r} of layer "
+                f"{self.base.path}, which maps {features_in} features to {features_out}. Received: rank={self.rank}"
             )
         bound = 1 / math.sqrt(features_in)
         uniform = keras.initializers.RandomUniform(-bound, bound, seed=self.seed)

@@ -37,8 +37,12 @@ def describe_fields() -> dict[str, str]:
 
 
 def is_switch(name: str) -> bool:
-    """Whether a field is true or false, in every method that has it."""
-    return all(kinds.get(name, bool) is bool for kinds in map(field_types, METHODS.values()))
+    """Whether a field can be true, in every method that has it."""
+    return all(bool in _kinds(kinds.get(name, bool)) for kinds in map(field_types, METHODS.values()))
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
 def parse_field(method: type[Method], name: str, text: str) -> Any:
@@ -64,6 +68,8 @@ def _parse(kind: Any, text: str) -> Any:
         several = next((a for a in arguments if typing.get_origin(a) is tuple), None)
         if several is not None and (str not in arguments or _is_list(text)):
             return _parse(several, text)
+        if bool in arguments and text.lower() not in _TRUE + _FALSE:
+            return _parse(str, text)
         return _parse(next(a for a in arguments if a is not types.NoneType), text)
     if origin is tuple:
         parts = [part.strip() for part in text.split(",") if part.strip()]

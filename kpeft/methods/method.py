@@ -81,14 +81,18 @@ class Method(ABC):
     """A way to fine-tune a model.
 
     Attributes:
-        train_head: Train the whole classification head. If false its kernels are frozen, and its biases follow the
-            method.
+        train_head: Train the whole classification head; `"logits"`: of it the last layer alone, as Hugging Face PEFT
+            does to DeBERTa; `"pooler"`: BERT's or ALBERT's pooler with it. What is not trained whole has its kernels
+            frozen, and its biases follow the method.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    train_head: bool = field(default=True, metadata={"help": "train the whole head; false freezes its kernels"})
+    train_head: bool | str = field(
+        default=True,
+        metadata={"help": "train the whole head (true), its last layer (logits), the pooler with it (pooler), or none"},
+    )
 
     def __add__(self, other: Method) -> Union:
         """Returns both methods at once."""
@@ -154,13 +158,10 @@ class Method(ABC):
         """Returns the paths of the model's own variables that the method trains."""
         from kpeft.targets import head_layers
 
-        head = {path for path in layout.variables if path.rpartition("/")[0] in head_layers(layout)}
-        trained = self.trained(layout)
-        if self.train_head:
-            trained |= head
-        else:
-            trained -= {path for path in head if not is_bias(path)}
-        return trained
+        head, whole = head_layers(layout), head_layers(layout, self.train_head)
+        layers = {path: path.rpartition("/")[0] for path in layout.variables}
+        followed = {path for path in self.trained(layout) if layers[path] not in head or is_bias(path)}
+        return followed | {path for path, layer in layers.items() if layer in whole}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ class QLoRA(LowRank):
         from kpeft.layers.quantized import QuantizedEinsumDense, quantized_class
         from kpeft.targets import head_layers
 
-        head = head_layers(layout)
+        head = head_layers(layout) | head_layers(layout, self.train_head)
         found = {}
         for path, layer in layout.layers.items():
             kind = quantized_class(type(layer))

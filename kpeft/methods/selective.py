@@ -117,9 +117,9 @@ class Freeze(Method):
 
 def _above_layers(layout: Layout) -> set[str]:
     """Returns the paths of the layers of the head, and of a pooler."""
-    from kpeft.targets import head_layers, named_layers
+    from kpeft.targets import head_layers
 
-    return head_layers(layout) | {p for p, layer in named_layers(layout).items() if layer.place.term == "pooler"}
+    return head_layers(layout, "pooler")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, final
 
+from kpeft.families import HEADS
 from kpeft.methods.method import Lengthening, Method, Quantize, RankBudget, Rate, Wrap
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Union(Method):
     summary: ClassVar[str] = "several methods at once"
 
     parts: tuple[Method, ...]
-    train_head: bool = field(init=False)
+    train_head: bool | str = field(init=False)
 
     def __post_init__(self) -> None:
         names = [part.name for part in self.parts]
@@ -42,7 +43,7 @@ class Union(Method):
                 raise ValueError(f"a union of unions: name their parts in one. Received: {self.name}")
             if isinstance(part, Lengthening):
                 raise ValueError(f"method {part.name} makes a new model and goes with no other; prefix does.")
-        object.__setattr__(self, "train_head", any(part.train_head for part in self.parts))
+        object.__setattr__(self, "train_head", max((part.train_head for part in self.parts), key=_much))
 
     @cached_property
     def name(self) -> str:  # type: ignore[override]  # of a class everywhere else
@@ -93,3 +94,8 @@ class Union(Method):
 
     def budget(self, layout: Layout) -> RankBudget | None:
         return next((budget for part in self.parts if (budget := part.budget(layout)) is not None), None)
+
+
+def _much(train_head: bool | str) -> int:
+    """How much of the head a part trains; what is no such value is refused where it is looked up."""
+    return HEADS.index(train_head) if train_head in HEADS else len(HEADS)

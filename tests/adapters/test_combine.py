@@ -108,6 +108,14 @@ def test_heads_are_taken_from_one_adapter(tmp_path: Path) -> None:
     assert not any("classifier" in key for key in load_file(tmp_path / "out" / "adapter_model.safetensors"))
 
 
+def test_a_head_whose_modules_end_alike_is_taken_whole(tmp_path: Path) -> None:
+    """PEFT's `classifier` is DistilBERT's `pre_classifier` as well."""
+    head = {f"base_model.model.{name}.weight": np.ones((3, 8), "float32") for name in ("classifier", "pre_classifier")}
+    adapters = [edited(tmp_path, name, head, task_type="SEQ_CLS") for name in ("first", "second")]
+    kpeft.combine_adapters(adapters, [1, 1], tmp_path / "out", combination_type="cat", head=0)
+    assert head.keys() <= load_file(tmp_path / "out" / "adapter_model.safetensors").keys()
+
+
 def test_adapters_in_memory_of_several_ranks_become_one_rank(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     key = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_{}.weight"

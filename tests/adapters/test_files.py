@@ -158,7 +158,15 @@ def drop_tensor(tensors: dict[str, Any]) -> None:
         (lambda folder: edit_config(folder, init_lora_weights="pissa", r=4), r"lora_A.weight has shape"),
         (lambda folder: edit_config(folder, peft_type="OFT"), "peft_type 'OFT' is not supported"),
         (lambda folder: edit_config(folder, bias="some"), "bias='some'"),
-        (lambda folder: edit_config(folder, modules_to_save=["pooler"]), "modules_to_save='pooler'"),
+        (
+            lambda folder: edit_config(folder, modules_to_save=["pooler"]),
+            r"=\['pooler'\] is the pooler without",
+        ),
+        (
+            lambda folder: edit_config(folder, modules_to_save=["dense"]),
+            "modules_to_save='dense' is neither",
+        ),
+        (lambda folder: edit_config(folder, modules_to_save=["lstm"]), "modules_to_save='lstm' is neither"),
     ],
 )
 def test_bad_files_leave_the_model_as_it_was(damage: Callable[[Path], Any], message: str, tmp_path: Path) -> None:

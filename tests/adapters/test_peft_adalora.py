@@ -89,3 +89,10 @@ def test_pefts_own_defaults(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({k: v for k, v in config.items() if k in kept}))
     loaded = kpeft.load_adapter(tiny_classifier("bert"), tmp_path)
     assert loaded.method == kpeft.AdaLoRA(alpha=8, tinit=0, tfinal=0)
+
+
+def test_an_alpha_of_zero_scales_by_the_rank_as_in_peft(tmp_path: Path) -> None:
+    saved(tmp_path, kpeft.AdaLoRA())
+    for alpha in (0, -2):
+        edit_config(tmp_path, lora_alpha=alpha)
+        assert kpeft.load_adapter(tiny_classifier("bert"), tmp_path).method == kpeft.AdaLoRA(alpha=12)

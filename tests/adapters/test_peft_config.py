@@ -81,7 +81,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "lora_alpha": (3, "alpha"),
     "lora_bias": (True, "lora_B.bias"),
     "lora_dropout": (0.5, "dropout"),
-    "modules_to_save": (["pooler"], "modules_to_save='pooler' is not in the head"),
+    "modules_to_save": (["pooler"], r"modules_to_save=\['pooler'\] is the pooler without the head"),
     "num_attention_heads": (4, "num_attention_heads=4"),
     "num_layers": (3, "num_layers=3"),
     "num_virtual_tokens": (3, "num_virtual_tokens=3"),

@@ -17,9 +17,12 @@ CASES = [
     "dora_pissa_roberta",
     "lora_bias_bert",
     "lora_gaussian_bert",
+    "lora_all_linear_deberta_v3",
+    "lora_layers_albert",
     "lora_olora_bert",
     "lora_orthogonal_bert",
     "lora_pissa_bert",
+    "lora_pooler_bert",
 ]
 
 
@@ -39,7 +42,13 @@ def test_golden(case: str, tmp_path: Path) -> None:
     kpeft.save_adapter(adaptation, tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     ours, theirs = (json.loads((each / "adapter_config.json").read_text()) for each in (tmp_path, folder))
-    said_otherwise = {"base_model_name_or_path", "modules_to_save", "rank_pattern", "target_modules"}
+    said_otherwise = {
+        "base_model_name_or_path",
+        "layers_to_transform",
+        "modules_to_save",
+        "rank_pattern",
+        "target_modules",
+    }
     assert {k: v for k, v in ours.items() if k not in said_otherwise} == {
         k: v for k, v in theirs.items() if k not in said_otherwise
     }

@@ -27,6 +27,12 @@ CASES: dict[str, tuple[str, Any]] = {
         "roberta",
         peft.VeraConfig(r=3, target_modules="all-linear", d_initial=0.2, projection_prng_key=7, task_type="SEQ_CLS"),
     ),
+    "vera_unsaved_distilbert": (
+        "distilbert",
+        peft.VeraConfig(
+            task_type="SEQ_CLS", r=4, target_modules=["q_lin"], projection_prng_key=5, save_projection=False
+        ),
+    ),
     "bitfit_bert": ("bert", peft.LoraConfig(task_type="SEQ_CLS", r=1, lora_alpha=0, bias="all", target_modules=[IDLE])),
 }
 

@@ -17,14 +17,21 @@ QUERY_VALUE = ["query", "value"]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dora_bert": ("bert", {"use_dora": True, "target_modules": "all-linear", "use_rslora": True, "bias": "lora_only"}),
     "dora_pissa_roberta": ("roberta", {"use_dora": True, "init_lora_weights": "pissa", "target_modules": QUERY_VALUE}),
+    # DeBERTa's pooler is of the base, unlike the classifier; a rank above both widths.
+    "lora_all_linear_deberta_v3": (
+        "deberta_v3",
+        {"target_modules": "all-linear", "bias": "all", "rank_pattern": {"pooler.dense": 12}},
+    ),
     "lora_bias_bert": ("bert", {"lora_bias": True, "target_modules": ["query", "output.dense"]}),
     "lora_gaussian_bert": ("bert", {"init_lora_weights": "gaussian", "target_modules": QUERY_VALUE}),
+    "lora_layers_albert": ("albert", {"target_modules": ["query"], "layers_to_transform": [1]}),
     "lora_olora_bert": ("bert", {"init_lora_weights": "olora", "target_modules": "all-linear"}),
     "lora_orthogonal_bert": ("bert", {"init_lora_weights": "orthogonal", "target_modules": QUERY_VALUE}),
     "lora_pissa_bert": (
         "bert",
         {"init_lora_weights": "pissa", "target_modules": "all-linear", "rank_pattern": {"query": 2}},
     ),
+    "lora_pooler_bert": ("bert", {"target_modules": QUERY_VALUE, "modules_to_save": ["pooler"], "bias": "all"}),
 }
 
 
@@ -48,7 +55,7 @@ def write_adapter(folder: Path, base: str, options: dict[str, Any]) -> None:
         "input_ids": torch.tensor(inputs["token_ids"]).long(),
         "attention_mask": torch.tensor(inputs["padding_mask"]).long(),
     }
-    if base == "bert":
+    if base in ("bert", "albert"):
         tokens["token_type_ids"] = torch.tensor(inputs["segment_ids"]).long()
     with torch.no_grad():
         np.savez(folder / "expected.npz", logits=loaded(**tokens).logits.numpy())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from kpeft.methods.fields import (
         (LoRA, "use_rslora", "true", True),
         (LoRA, "use_rslora", "No", False),
         (LoRA, "train_head", "0", False),
+        (LoRA, "train_head", "logits", "logits"),
         (LoRA, "bias", "all", "all"),
         (LoRA, "targets", "all-linear", "all-linear"),
         (LoRA, "targets", "query", "query"),
@@ -123,7 +125,7 @@ def test_every_field_has_help_and_a_type_that_can_be_parsed() -> None:
             assert texts[field.name]
             default = method_to_json(method())[field.name]
             kind = field_types(method)[field.name]
-            assert is_switch(field.name) == (kind is bool) == isinstance(default, bool)
+            assert is_switch(field.name) == (bool in (kind, *typing.get_args(kind))) >= isinstance(default, bool)
     assert texts["terms"].startswith("bitfit: whose biases")
     assert texts["layers"].startswith("freeze: how many layers to freeze")
     assert not texts["train_head"].startswith("full")

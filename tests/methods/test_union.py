@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 import kpeft
+from kpeft.families import HEADS
 from kpeft.methods.fields import method_from_json, method_to_json
 from tests.tiny import tiny_batch, tiny_classifier
 
@@ -23,6 +25,11 @@ def test_what_any_part_trains_is_trained() -> None:
     alone = [set(kpeft.adapt(tiny_classifier("bert"), m).trained_variables()) for m in (kpeft.LoRA(), kpeft.BitFit())]
     together = set(kpeft.adapt(tiny_classifier("bert"), kpeft.LoRA() + kpeft.BitFit()).trained_variables())
     assert together == alone[0] | alone[1]
+
+
+def test_of_the_head_the_most_that_a_part_asks_for_is_trained() -> None:
+    for other, most in itertools.combinations(HEADS, 2):
+        assert (kpeft.LoRA(train_head=other) + kpeft.BitFit(train_head=most)).train_head == most
 
 
 @pytest.mark.parametrize("second", [True, False])
