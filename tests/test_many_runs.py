@@ -283,7 +283,7 @@ def test_interrupted_outside_of_training(
         ("--learning-rate 1e-3,", "argument --learning-rate: invalid float value: '1e-3,'"),
         ("--learning-rate 1e-3,-1", "learning-rate must be above 0. Received: -1.0"),
         ("--rank 2,four", "--rank of method lora cannot be 'four': expected a whole number"),
-        ("--rank 2,17", "at most 16"),
+        ("--seed 0,1 --rank 17 --init olora", "at most 16"),
         ("--rank 2,4 --init pissa", "several ranks at once are for method lora"),
         ("--method dora --rank 2,4", "several ranks at once are for method lora"),
         ("--method bitfit --rank 2,4", "--rank does not belong to method bitfit"),
