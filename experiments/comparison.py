@@ -57,16 +57,35 @@ def plot(result: dict[str, Any], path: Path) -> None:
     if not found:
         return
     figure, panel = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
+    points = {}
     for flags, method in found.items():
         values = [run["accuracy"] for run in method["runs"]]
-        mean, x = statistics.mean(values), method["trainable"]
+        x, mean = points[flags] = method["trainable"], statistics.mean(values)
         panel.plot([x, x], [min(values), max(values)], color="lightgrey", zorder=0)
         panel.plot(x, mean, "o", color="tab:blue", markersize=5)
-        panel.annotate(flags.replace("--", ""), (x, mean), xytext=(5, 3), textcoords="offset points", fontsize=8)
     panel.set_xscale("log")
     panel.set_xlabel("trained parameters on BERT-base")
     panel.set_ylabel("MRPC accuracy with MiniLM")
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()
+    taken = [
+        mpl.transforms.Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in panel.transData.transform([*points.values()])
+    ]
+    for flags, point in sorted(points.items(), key=lambda item: item[1][1], reverse=True):
+        taken.append(_label(panel, flags.replace("--", ""), point, taken))
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def _label(panel: Any, text: str, point: tuple[float, float], taken: list[Any]) -> Any:
+    """Writes a point's name beside it, where no other name stands, and returns the box it takes up."""
+    for x, y, side in ((5, 3, "left"), (-5, 3, "right"), (5, -10, "left"), (-5, -10, "right"), (5, 12, "left")):
+        label = panel.annotate(text, point, xytext=(x, y), textcoords="offset points", fontsize=8, ha=side)
+        box = label.get_window_extent()
+        if not box.count_overlaps(taken):
+            break
+        label.remove()
+    else:
+        panel.add_artist(label)
+    return box
