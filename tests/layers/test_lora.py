@@ -179,7 +179,7 @@ def test_number_of_units_makes_a_dense() -> None:
         (lambda: LoRADense(keras.layers.Dense(3), rank=0), "rank=0"),
         (lambda: LoRADense(keras.layers.Dense(3), dropout=1.0), "dropout=1.0"),
         (lambda: LoRADense(keras.layers.Dropout(0.1)), "Received: <Dropout"),
-        (lambda: LoRADense(keras.layers.Dense(3), rank=4)(np.ones((2, 8))), "at most 3.*rank=4"),
+        (lambda: LoRADense(keras.layers.Dense(3), rank=4, init="pissa")(np.ones((2, 8))), "at most 3.*rank=4"),
         (lambda: LoRAEinsumDense(keras.layers.EinsumDense("ab,bc->abc", (None, 3))), "equation='ab,bc->abc'"),
     ],
 )
