@@ -78,14 +78,17 @@ def plot(result: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+_BESIDE = ((5, 3, "left"), (-5, 3, "right"), (5, -10, "left"), (-5, -10, "right"), (5, 12, "left"))
+"""Where a name may stand: offset from its point, and which of its sides is there."""
+
+
 def _label(panel: Any, text: str, point: tuple[float, float], taken: list[Any]) -> Any:
     """Writes a point's name beside it, where no other name stands, and returns the box it takes up."""
-    for x, y, side in ((5, 3, "left"), (-5, 3, "right"), (5, -10, "left"), (-5, -10, "right"), (5, 12, "left")):
+    for x, y, side in _BESIDE:
         label = panel.annotate(text, point, xytext=(x, y), textcoords="offset points", fontsize=8, ha=side)
         box = label.get_window_extent()
         if not box.count_overlaps(taken):
             break
-        label.remove()
-    else:
-        panel.add_artist(label)
+        label.set_visible(False)
+    label.set_visible(True)  # the last, where none is free
     return box

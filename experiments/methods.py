@@ -72,7 +72,7 @@ def main() -> int:
         if "speed" in options.parts:
             for flags, figures in speed(options, Path(scratch)).items():
                 methods[flags]["speed"] = {**figures, "machine": result["machine"]}
-    result["methods"] = methods
+    result["methods"] = {flags: methods[flags] for flags in dict.fromkeys((*METHODS, *methods)) if flags in methods}
     write_json(options.output / "methods.json", result)
     text = table(result)
     (options.output / "methods.md").write_text(text, encoding="utf-8")

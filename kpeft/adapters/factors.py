@@ -13,7 +13,7 @@ import numpy as np
 from kpeft.adapter_files import AdapterFiles
 from kpeft.adapters.folder import Tensors, one_line, read_config, read_tensors
 from kpeft.adapters.peft_lora import FIELDS, PEFT_TYPE
-from kpeft.adapters.peft_modules import is_saved, modules_to_save
+from kpeft.adapters.peft_modules import is_saved
 from kpeft.adapters.peft_names import BASE
 
 Files = tuple[Mapping[str, Any], Tensors]
@@ -101,7 +101,7 @@ def _factors(name: str, config: Mapping[str, Any], tensors: Tensors) -> Factors:
         factor = re.fullmatch(r"(.+)\.lora_([AB])\.weight", module)
         if factor and value.ndim == 2:
             parts[factor[2]][factor[1]] = value
-        elif is_saved(modules_to_save(module), saved):
+        elif is_saved(module, saved):
             head[key] = value
         else:
             raise ValueError(f"tensor {key} of shape {value.shape} is no factor of LoRA and not of the head.")

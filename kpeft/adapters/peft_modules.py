@@ -41,9 +41,10 @@ def trained_head(layout: Layout, config: Mapping[str, Any]) -> bool | str:
         raise ValueError(f"a Hugging Face adapter needs a KerasHub encoder; model {layout.model.name!r} holds none.")
     names = config.get("modules_to_save") or (["classifier", "score"] if task == "SEQ_CLS" else [])
     saved: set[str] = set()
+    most = head_layers(layout, "pooler")
     for name in names:
         matched = {path for module, path in modules.items() if is_saved(module, [name])}
-        if matched - head_layers(layout, "pooler") or (not matched and name not in _HEADS):
+        if matched - most or (not matched and name not in _HEADS):
             raise ValueError(
                 f"adapter_config.json: modules_to_save={name!r} is neither in the head nor the pooler; kpeft saves no "
                 "other module whole."
@@ -72,7 +73,7 @@ def can_save(layout: Layout, train_head: bool | str) -> bool:
     """Whether PEFT can save what a method trains of the head, and nothing else of it."""
     whole, rest = _tops(layout, train_head), head_layers(layout) - head_layers(layout, train_head)
     modules = hugging_face_modules(layout)
-    return not any(is_saved(modules_to_save(module), whole) for module, path in modules.items() if path in rest)
+    return not any(is_saved(module, whole) for module, path in modules.items() if path in rest)
 
 
 def _tops(layout: Layout, which: bool | str) -> set[str]:

@@ -79,7 +79,7 @@ class VeRAFormat(PeftFormat):
             raise ValueError(f"the adapter lacks {_MATRICES[0]}, but adapter_config.json says save_projection=True.")
         if held and not saved:
             raise ValueError(f"adapter_config.json: save_projection=False, but the adapter holds {_MATRICES[0]}.")
-        shape = tensors[_MATRICES[0]].shape if _MATRICES[0] in tensors else (method.rank,)
+        shape = tensors[_MATRICES[0]].shape if held else (method.rank,)
         if shape[:1] != (method.rank,):  # known before matrices of that rank are drawn
             raise ValueError(f"adapter_config.json: r={method.rank}, but tensor {_MATRICES[0]} has shape {shape}.")
         return method

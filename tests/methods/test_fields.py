@@ -125,7 +125,8 @@ def test_every_field_has_help_and_a_type_that_can_be_parsed() -> None:
             assert texts[field.name]
             default = method_to_json(method())[field.name]
             kind = field_types(method)[field.name]
-            assert is_switch(field.name) == (bool in (kind, *typing.get_args(kind))) >= isinstance(default, bool)
+            assert is_switch(field.name) == (bool in (kind, *typing.get_args(kind)))
+            assert is_switch(field.name) or not isinstance(default, bool)
     assert texts["terms"].startswith("bitfit: whose biases")
     assert texts["layers"].startswith("freeze: how many layers to freeze")
     assert not texts["train_head"].startswith("full")
