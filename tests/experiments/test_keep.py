@@ -1,0 +1,58 @@
+"""What is kept of runs: results and evaluations as they are, the page's curves, nothing of a run that has not ended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_folders import HARDWARE, write_run
+
+from experiments import keep
+from kpeft.report.collect import Collection, collect
+from kpeft.report.curves import loss_figures
+from kpeft.report.document import Table
+from kpeft.report.groups import group, labels
+
+
+def curves(collection: Collection) -> list[Table]:
+    groups = group(collection.runs)
+    return [figure.data for figure in loss_figures(groups, labels(groups))]
+
+
+def test_the_page_of_what_was_kept_is_the_page_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    for seed in (0, 1):
+        losses = [round(float(each), 6) for each in random.uniform(0.1, 0.9, 130)]
+        run = write_run(tmp_path / f"runs/lora/seed={seed}", seed=seed, losses=losses, hardware=HARDWARE)
+        (run / "adapter").mkdir()
+        (run / "adapter" / "adapter_model.safetensors").write_bytes(b"large")
+    (tmp_path / "runs/broken-off").mkdir()
+    (tmp_path / "runs/broken-off/history.jsonl").write_text('{"step": 1, "epoch": 0.5, "loss": 0.5}\n')
+    monkeypatch.setattr(sys, "argv", ["keep", str(tmp_path / "runs"), str(tmp_path / "kept")])
+
+    assert keep.main() == 0
+
+    files = {str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.json*")}
+    assert files == {
+        f"lora/seed={n}/{name}" for n in (0, 1) for name in ("result.json", "hardware.json", "history.jsonl")
+    }
+    assert not list((tmp_path / "kept").rglob("*.safetensors"))
+    assert "report.md" in {path.name for path in (tmp_path / "kept").iterdir()}
+    whole, kept = (collect(tmp_path / name) for name in ("runs", "kept"))
+    for before, after in zip(whole.runs, kept.runs, strict=True):
+        assert (before.result, before.hardware, before.evaluations) == (after.result, after.hardware, after.evaluations)
+        assert (len(before.losses), len(after.losses), after.losses[-1][0]) == (130, 44, 130)
+        np.testing.assert_allclose(after.losses[0][1], np.mean([loss for _, loss in before.losses[:3]]), atol=1e-5)
+    assert len(curves(whole)) == 2
+    assert curves(whole) == curves(kept)
+
+
+def test_a_folder_without_runs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["keep", str(tmp_path), str(tmp_path / "kept")])
+    assert keep.main() == 2
+    assert "holds no run to show" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
