@@ -83,15 +83,15 @@ class _Running:
             )
             self._processes.add(process)
             if self._interrupted:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
             return process
 
     def interrupt(self) -> None:
-        """Interrupts all runs, once."""
+        """Interrupts all runs, once. By SIGTERM: what a shell starts in the background ignores SIGINT."""
         with self._lock:
             self._interrupted = True
             for process in self._processes:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
 
 
 def _run(job: Job, number: str, running: _Running) -> int:

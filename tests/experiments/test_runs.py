@@ -13,7 +13,7 @@ import pytest
 from experiments.runs import Job, run_all
 
 CHILD = """#!/bin/sh
-trap 'echo interrupted > "{folder}/$3"; exit 130' INT
+trap 'echo interrupted > "{folder}/$3"; exit 130' TERM
 echo begun > "{folder}/$3"
 while :; do sleep 0.05; done
 """
