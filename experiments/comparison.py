@@ -78,7 +78,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-_BESIDE = ((5, 3, "left"), (-5, 3, "right"), (5, -10, "left"), (-5, -10, "right"), (5, 12, "left"))
+_BESIDE = tuple((5 * side, y, name) for y in (3, -10, 12, -19, 21) for side, name in ((1, "left"), (-1, "right")))
 """Where a name may stand: offset from its point, and which of its sides is there."""
 
 
