@@ -5,8 +5,8 @@
 SST-2 with BERT-base and STS-B with RoBERTa-base, with the settings of a course report, which found on its validation
 rows: SST-2 LoRA .914 (F1 .917), BitFit .889 (.891), full .935 (.936); STS-B LoRA .863, BitFit .499 (it says that its
 training rows were cut), full .907. Its full SST-2 run is of DeBERTa-base v1 with seed 50; here it is of v3, which
-KerasHub has, with the seeds of the others. MRPC is not in the report: RoBERTa-base with the settings of STS-B, at
-kpeft's own learning rates.
+KerasHub has, with the seeds of the others. Its LoRA's rank and targets are not given: kpeft's defaults stand in for
+them. MRPC is not in the report: RoBERTa-base with the settings of STS-B, at kpeft's own learning rates.
 """
 
 from __future__ import annotations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kpeft.glue.tasks import get_task
+from kpeft.report.answer import table_of
+from kpeft.report.document import Table
 from kpeft.results import FILE, RunResult, read_result
 
 # Hu et al., 2021, https://arxiv.org/abs/2106.09685, table 2, RoBERTa-base: MNLI overall accuracy, CoLA Matthews
@@ -46,34 +48,31 @@ PUBLISHED = {
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson"}
 
 
-def table(sweeps: Mapping[str, list[Path]], protocol: str) -> str:
-    """Returns Markdown: a row for each task and method that has a result.
+def table(sweeps: Mapping[str, list[Path]], protocol: str) -> Table:
+    """Returns a row for each task and method that has a result.
 
     Args:
         sweeps: The folders of the seeds' runs by `TASK-METHOD`.
         protocol: `"paper"`: median; else mean. Both are of each run's best evaluation: on the validation rows
             themselves with `"paper"`, on rows held out of the training split else.
     """
-    middle = "median" if protocol == "paper" else "mean"
-    lines = [
-        f"| task | method | preset | seeds | metric | ours, {middle} | published, RoBERTa-base | difference | "
-        "class baseline |",
-        "|---|---|---|---:|---|---:|---:|---:|---|",
-    ]
+    name_of_middle, middle = ("median", statistics.median) if protocol == "paper" else ("mean", statistics.mean)
+    rows = []
     for name, folders in sweeps.items():
         results = [read_result(folder) for folder in folders if (folder / FILE).exists()]
         if not results:
             continue
         task, _, method = name.partition("-")
-        scores = [score(result) for result in results]
-        ours = statistics.median(scores) if protocol == "paper" else statistics.mean(scores)
+        ours = middle([score(result) for result in results])
         published = PUBLISHED[method][task]
         cells = [
             *(task, method, results[0].preset, str(len(results)), METRICS.get(task, "accuracy")),
-            *(f"{ours:.3f}", f"{published:.3f}", f"{ours - published:+.3f}", baseline(task, results)),
+            *(f"{ours:.3f}", f"{published:.3f}", f"{ours - published:+.3f}", baseline(task, results, middle)),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    columns = ("task", "method", "preset", "seeds", "metric", f"ours, {name_of_middle}", "published, RoBERTa-base")
+    caption = f"Protocol {protocol}, of each run's best evaluation"
+    return table_of(caption, (*columns, "difference", "class baseline"), rows)
 
 
 def score(result: RunResult) -> float:
@@ -84,12 +83,12 @@ def score(result: RunResult) -> float:
     return metrics[METRICS.get(result.task, "accuracy")]
 
 
-def baseline(task: str, results: list[RunResult]) -> str:
-    """Says of each of the task's baselines whether the mean reaches it."""
+def baseline(task: str, results: list[RunResult], middle: Callable[[list[float]], float]) -> str:
+    """Says of each of the task's baselines whether the mean or median reaches it."""
     said = []
     for metric, least in get_task(task).baseline.items():
-        mean = statistics.mean(_best(result)[metric] for result in results)
-        said.append(f"{metric} {mean:.3f} {'≥' if mean >= least else '<'} {least:g}")
+        ours = middle([_best(result)[metric] for result in results])
+        said.append(f"{metric} {ours:.3f} {'≥' if ours >= least else '<'} {least:g}")
     return ", ".join(said)
 
 

@@ -3,8 +3,8 @@
     python -m experiments.keep runs/rank_sweep experiments/results/rank_sweep
 
 Of each run that has ended: result.json and hardware.json as they are, and of its history every evaluation as it is and
-at most 50 training losses, each the mean of the steps since the one before, as the page draws them. Adapters and
-checkpoints stay behind. The report is then written from what was kept, so that every number of it is in a file beside.
+at most 50 training losses, each the mean of the steps since the one before. Adapters and checkpoints stay behind. The
+report is then written from what was kept, so that every number of it is in a file beside.
 
 Exit status: as of `python -m kpeft.report`.
 """
@@ -15,52 +15,58 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from kpeft.files import write_bytes
 from kpeft.hardware import HARDWARE
 from kpeft.report.__main__ import main as write_report
+from kpeft.report.answer import ANSWER
 from kpeft.report.collect import collect
 from kpeft.report.curves import POINTS
 from kpeft.results import FILE, HISTORY, RUNS
-
-AS_THEY_ARE = (FILE, HARDWARE, RUNS, "table.md")
 
 
 def keep(source: Path, target: Path) -> None:
     """Copies what is kept from one folder to the other; what lies there under the same name is replaced.
 
     Raises:
-        ValueError: If there is no run in `source` that can be read.
+        ValueError: If there is no run in `source` that can be read, or a history is damaged.
     """
-    for folder in (".", *(run.folder for run in collect(source).runs)):
-        for name in AS_THEY_ARE:
-            if (source / folder / name).is_file():
-                write_bytes(target / folder / name, (source / folder / name).read_bytes())
-        if (source / folder / HISTORY).is_file():
-            lines = (source / folder / HISTORY).read_text(encoding="utf-8").splitlines()
-            write_bytes(target / folder / HISTORY, "".join(f"{line}\n" for line in thinned(lines)).encode())
+    ended = [source / run.folder for run in collect(source).runs]
+    histories = {folder / HISTORY: thinned(folder / HISTORY) for folder in ended if (folder / HISTORY).is_file()}
+    for path in (
+        source / ANSWER,
+        *source.rglob(RUNS),
+        *(folder / name for folder in ended for name in (FILE, HARDWARE)),
+    ):
+        if path.is_file():
+            write_bytes(target / path.relative_to(source), path.read_bytes())
+    for path, text in histories.items():
+        write_bytes(target / path.relative_to(source), text.encode())
 
 
-def thinned(lines: Iterable[str]) -> list[str]:
-    """Returns a history's lines with every evaluation and at most 50 training losses, which are means."""
-    lines = list(lines)
-    parsed = [json.loads(line) for line in lines]
-    count = sum("loss" in each for each in parsed)
-    width, seen = -(-count // POINTS), 0
-    kept: list[str] = []
-    losses: list[float] = []
-    for line, each in zip(lines, parsed, strict=True):
-        if "loss" not in each:
-            kept.append(line)
+def thinned(path: Path) -> str:
+    """Returns a history with every evaluation and at most 50 training losses, which are means.
+
+    Raises:
+        ValueError: If a line is damaged.
+    """
+    try:
+        lines = [(line, json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        steps = [line["loss"] for _, line in lines if "metrics" not in line]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has a damaged line: {error!r}") from error
+    width, seen = -(-len(steps) // POINTS), 0
+    kept = []
+    for text, line in lines:
+        if "metrics" in line:
+            kept.append(text)
             continue
-        losses.append(each["loss"])
         seen += 1
-        if len(losses) == width or seen == count:
-            kept.append(json.dumps({**each, "loss": statistics.fmean(losses)}))
-            losses = []
-    return kept
+        if seen % width == 0 or seen == len(steps):
+            mean = statistics.fmean(steps[(seen - 1) // width * width : seen])
+            kept.append(json.dumps({**line, "loss": mean}))
+    return "".join(f"{text}\n" for text in kept)
 
 
 def main() -> int:

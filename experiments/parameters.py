@@ -3,13 +3,15 @@
     python -m experiments.parameters
 
 Builds BERT-base and RoBERTa-base with random weights, puts each method of bitfit_vs_lora, rank_sweep, roberta_cost and
-query_lora on the preset that its recipe takes, and counts. Needs no download. Writes parameters.json and parameters.md
-into `--output`. The runs on DeBERTa train all of it and are left out.
+query_lora on the preset that its recipe takes, and counts; beside them all parameters, the head alone and (IA)^3
+without a head. Needs no download. Writes parameters.json and parameters.md into `--output`. The runs on DeBERTa train
+all of it and are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from kpeft.config import RunConfig
 from kpeft.files import replacing, write_json
 from kpeft.glue.tasks import get_task
 from kpeft.methods import LoRA, Method
+from kpeft.results import installed_versions
+from kpeft.run import make_config, make_parser
 
 RECIPES = {
     bitfit_vs_lora: ("sst2", "stsb"),
@@ -29,6 +33,7 @@ RECIPES = {
     query_lora: ("sst2", "mrpc"),
 }
 MODELS = {"bert_base_en_uncased": ("BertBackbone", 30_522), "roberta_base_en": ("RobertaBackbone", 50_265)}
+OTHERS = ("full", "head", "ia3 --train-head false")
 BASE = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "intermediate_dim": 3072}
 
 
@@ -45,23 +50,27 @@ def main() -> None:
         if key not in found:
             counts = count(config.preset, classes, method)
             found[key] = {**dict(zip(("preset", "labels", "method"), key, strict=True)), **counts, "recipes": []}
-        if recipe not in found[key]["recipes"]:
+        if recipe and recipe not in found[key]["recipes"]:
             found[key]["recipes"].append(recipe)
     rows = sorted(found.values(), key=lambda row: (row["preset"], row["labels"], row["trainable"]))
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "parameters.json", {"rows": rows})
+    made = {"command": "python -m experiments.parameters", "versions": installed_versions(), "rows": rows}
+    write_json(output / "parameters.json", made)
     with replacing(output / "parameters.md") as temporary:
         temporary.write_text(table(rows), encoding="utf-8")
     sys.stdout.write(table(rows))
 
 
 def configs() -> list[tuple[str, RunConfig]]:
-    """Returns the runs of the recipes, with the recipe's name, on presets that are counted."""
+    """Returns the runs of the recipes on presets that are counted, with the recipe's name; others without one."""
     found = []
     for recipe, tasks in RECIPES.items():
         options = parse("", tasks, seeds=(0,), arguments=("--data-dir", "any"))
         for sweep in recipe.sweeps(options):
             found += [(recipe.__name__.rpartition(".")[2], run.config()) for run in runs_of(sweep, options)]
+    for preset, flags in itertools.product(MODELS, OTHERS):
+        arguments = f"--task mrpc --preset {preset} --method {flags}".split()
+        found.append(("", make_config(make_parser().parse_args(arguments))))
     return [(name, config) for name, config in found if config.preset in MODELS]
 
 

@@ -2,9 +2,10 @@
 
     python -m experiments.query_lora --data-dir GLUE_FOLDER
 
-BERT-base, r = 1, 4, 16, learning rate 1e-3, batches of 16, 5 epochs, weight decay .01. A course report got about .90 on
-SST-2's validation rows and .80 on MRPC's test rows from both methods at any rank. MRPC's test labels are in
-`MRPC/msr_paraphrase_test.txt` of the data folder; the bundled sample has none, so `--offline` takes validation rows.
+BERT-base, r = 1, 4, 16, alpha 16, learning rate 1e-3, batches of 16, 5 epochs, weight decay .01. A course report got
+about .90 on SST-2's validation rows and .80 on MRPC's test rows from both methods at any rank; it does not give alpha
+or BitFit's rate. MRPC's test labels are in `MRPC/msr_paraphrase_test.txt` of the data folder; the bundled sample has
+none, so `--offline` takes validation rows.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 LoRA on all linear layers and on the query alone, r = 1, 4, 8, 16, 32, on MRPC (10 epochs) and SST-2 (1 epoch), and
 BitFit beside it: a course report on BERT-base found hardly any difference between ranks (MRPC accuracy .858, .855, .860
 for r = 8, 16, 32; SST-2 .917, .916, .925). Its settings: alpha 32, dropout .1, batches of 4 times 16, weight decay .01;
-its BitFit trains variables named "bias" only, so that the head's kernel stays random. LoRA's learning rate is not
-given: kpeft's default stands in for it.
+its BitFit trains variables named "bias" only, so that the head's kernel stays random. LoRA's learning rate, warm-up and
+clipping are not given: kpeft's defaults stand in for them. Evaluated is after the last step only.
 """
 
 from __future__ import annotations

@@ -13,16 +13,19 @@ import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.runs import Job, run_all
 from kpeft.config import PRECISIONS, DataConfig, RunConfig, TrainingConfig
-from kpeft.files import replacing
 from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.report.__main__ import main as write_report
+from kpeft.report.answer import write_answer
+from kpeft.report.document import Table
+from kpeft.report.drawing import check_matplotlib
+from kpeft.report.markdown import table_lines
 from kpeft.results import CHECKPOINTS, FILE
 from kpeft.run import make_config, make_configs, make_parser
 from kpeft.runtime import sigterm_as_sigint
@@ -34,7 +37,7 @@ class Sweep:
 
     Attributes:
         name: Folder of the runs.
-        flags: Of `kpeft.run`, in one line.
+        flags: Of `kpeft.run`, in one line; `{seed}` stands for a run's own.
         learning_rates: Each is a run; `()` leaves the rate to `flags`.
         ranks: Likewise.
         stage: Sweeps of stage 1 begin when all of stage 0 have ended.
@@ -53,13 +56,20 @@ class Run:
 
     Attributes:
         name: What to call it.
-        flags: Of `kpeft.run`, all but the output folder.
+        common: Flags of `kpeft.run` that its sweep has, but for the output folder.
+        own: Seed, learning rate and rank, as the sweep gives several.
         folder: Where its files go.
     """
 
     name: str
-    flags: list[str]
+    common: list[str]
+    own: Mapping[str, Any]
     folder: Path
+
+    @property
+    def flags(self) -> list[str]:
+        """All but the output folder."""
+        return [*self.common, *itertools.chain(*((_flag(name), str(value)) for name, value in self.own.items()))]
 
     def config(self) -> RunConfig:
         """Returns what the flags ask for."""
@@ -80,7 +90,7 @@ def main(
     evaluation: str = "last",
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
     settle: Callable[[argparse.Namespace], None] | None = None,
-    summary: Callable[[argparse.Namespace, dict[str, list[Run]]], str] | None = None,
+    summary: Callable[[argparse.Namespace, dict[str, list[Run]]], Table] | None = None,
 ) -> NoReturn:
     """Makes the runs of a recipe that are not there yet, and writes report.html and report.md.
 
@@ -92,18 +102,20 @@ def main(
         evaluation: Which of each run the page shows; `"best"` where rows held out chose it.
         add_flags: Adds flags of the recipe's own.
         settle: Fills in `seeds` and `output`, which are `None` where the user says nothing, by the recipe's own flags.
-        summary: Gives a table of the recipe's own, table.md, from the flags and the runs by sweep.
+        summary: Gives the table that answers the recipe's question, from the flags and the runs by sweep.
     """
     options = parse(doc, tasks, seeds, add_flags, settle)
     try:
+        check_matplotlib()
+        if options.data_dir is not None and not Path(options.data_dir).is_dir():
+            raise ValueError(f"--data-dir {options.data_dir!r} is no folder: give one with GLUE's, such as MRPC.")
         with sigterm_as_sigint():
             status = make(sweeps(options), options)
         if summary is not None:
-            text = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
-            with replacing(options.output / "table.md") as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            sys.stdout.write(text)
-    except ValueError as error:
+            table = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
+            write_answer(options.output, table)
+            sys.stdout.write("\n".join(table_lines(table)) + "\n")
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"experiments: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
@@ -177,9 +189,9 @@ def runs_of(sweep: Sweep, options: argparse.Namespace) -> list[Run]:
     runs = []
     for values in itertools.product(*_values(sweep, options).values()):
         own = dict(zip(_values(sweep, options), values, strict=True))
-        flags = [*_common(sweep, options), *itertools.chain(*((_flag(k), str(v)) for k, v in own.items()))]
+        common = [flag.replace("{seed}", str(own["seed"])) for flag in _common(sweep, options)]
         name = ",".join(f"{key}={value}" for key, value in own.items())
-        runs.append(Run(f"{sweep.name} {name}", flags, options.output / sweep.name / name))
+        runs.append(Run(f"{sweep.name} {name}", common, own, options.output / sweep.name / name))
     return runs
 
 
@@ -198,7 +210,10 @@ def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
     jobs = []
     for run in open_runs:
         how = "--resume" if run in begun else "--overwrite"  # of what broke off before its first checkpoint
-        jobs.append(Job(run.name, [*run.flags, "--output-dir", str(run.folder), how]))
+        config = run.config()
+        other = config.adapter if config.distillation is None else config.distillation.teacher
+        needs = None if other is None else Path(other).parent / FILE  # its adapter is there before it has ended
+        jobs.append(Job(run.name, [*run.flags, "--output-dir", str(run.folder), how], needs))
     return jobs
 
 
@@ -270,9 +285,10 @@ def _fit_together(runs: list[Run]) -> bool:
 
 def _all_at_once(runs: list[Run]) -> list[str]:
     """Returns the flags of one process for all runs of a sweep."""
-    columns = list(zip(*(run.flags for run in runs), strict=True))
-    merged = [",".join(dict.fromkeys(column)) for column in columns]
-    return [*merged, "--output-dir", str(runs[0].folder.parent), "--overwrite"]
+    flags = [*runs[0].common, "--output-dir", str(runs[0].folder.parent), "--overwrite"]
+    for name in runs[0].own:  # with a comma behind, so that the folders are named after it where it is one
+        flags += [_flag(name), "".join(f"{value}," for value in dict.fromkeys(run.own[name] for run in runs))]
+    return flags
 
 
 def _flag(name: str) -> str:

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class Job:
     Attributes:
         name: What to call it.
         flags: Of `python -m kpeft.run`.
+        needs: A file of another run, without which this one does not begin.
     """
 
     name: str
     flags: list[str]
+    needs: Path | None = None
 
 
 def run_all(jobs: list[Job], side_by_side: int) -> int:
@@ -95,6 +98,9 @@ class _Running:
 
 
 def _run(job: Job, number: str, running: _Running) -> int:
+    if job.needs is not None and not job.needs.exists():
+        sys.stderr.write(f"{number} {job.name}: not begun, for the run of {job.needs.parent} has not ended\n")
+        return 1
     share, begun = running.shares.get(), time.monotonic()
     if share:
         os.sched_setaffinity(0, share)  # of this thread, and so of what it starts

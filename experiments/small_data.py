@@ -3,7 +3,7 @@
     python -m experiments.small_data --data-dir GLUE_FOLDER
 
 Full fine-tuning (as it comes, with layer-wise rates, and stopped early), three quarters of the layers frozen, the head
-alone, LoRA, a prompt, bottleneck adapters, and LoRA that learns from the full fine-tuning of the first seed, on 1,000
+alone, LoRA, a prompt, bottleneck adapters, and LoRA that learns from the full fine-tuning of the same seed, on 1,000
 training rows, 20 epochs, evaluated after each. Of those rows, 200 are held out: they choose the best evaluation and
 stop early; the validation rows choose nothing. Where the held-out loss rises while the training loss goes on falling, a
 method overfits; the page draws both.
@@ -46,7 +46,7 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
             common += f" --text {shlex.quote(options.text)}"
             found.append(Sweep(f"{task}-full-rehearsal", f"{common} --method full --rehearsal 0.25"))
         found += [Sweep(f"{task}-{name}", f"{common} {method}") for name, method in METHODS.items()]
-        teacher = options.output / f"{task}-full" / f"seed={options.seeds[0]}" / "adapter"
+        teacher = options.output / f"{task}-full" / "seed={seed}" / "adapter"
         taught = f"{common} --method lora --teacher {shlex.quote(str(teacher))}"
         found.append(Sweep(f"{task}-lora-distilled", taught, stage=1))
     return found

@@ -158,7 +158,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--seed",
         type=_one_or_more(int),
         help="(default 0). Several values (0,1,2) here, for --learning-rate or for --rank are several runs, trained at "
-        "once in a folder each; what is trained and the working memory are needed as many times",
+        "once in a folder each, named after the values; what is trained and the working memory are needed as many "
+        "times. 0, is a list of one",
     )
     add("--precision", choices=PRECISIONS, help="(default float32)")
 
@@ -174,11 +175,10 @@ def _flag(name: str) -> str:
 
 
 def _one_or_more(kind: type) -> Callable[[str], Any]:
-    """Reads a value, or several separated by commas as a tuple."""
+    """Reads a value, or several as a tuple, each with a comma behind; the last one's may be left out."""
 
     def parse(text: str) -> Any:
-        values = tuple(kind(part) for part in text.split(","))
-        return values if len(values) > 1 else values[0]
+        return tuple(kind(part) for part in text.removesuffix(",").split(",")) if "," in text else kind(text)
 
     parse.__name__ = kind.__name__  # argparse's messages name it
     return parse
@@ -191,15 +191,14 @@ def make_configs(options: argparse.Namespace) -> list[RunConfig]:
         UsageError: As `make_config`, or if the runs cannot be trained at once.
     """
     several: dict[str, Sequence[Any]] = {k: value for k, value in vars(options).items() if isinstance(value, tuple)}
-    ranks = (options.rank or "").split(",")
-    if len(ranks) > 1:
-        several["rank"] = ranks
+    if "," in (options.rank or ""):
+        several["rank"] = options.rank.removesuffix(",").split(",")
     config = make_config(argparse.Namespace(**vars(options) | {name: values[0] for name, values in several.items()}))
     if not several:
         return [config]
     try:
-        if len(ranks) > 1:
-            several["rank"] = [parse_field(LoRA, "rank", text) for text in ranks]
+        if "rank" in several:
+            several["rank"] = [parse_field(LoRA, "rank", text) for text in several["rank"]]
         order = ["seed", "learning_rate", "rank"]
         in_order = {name: several[name] for name in order if name in several}
         return combine(config, in_order, options.output_dir or config.output_dir.rpartition("-seed")[0])

@@ -280,7 +280,8 @@ def test_interrupted_outside_of_training(
         ("--seed 0,0", "several runs would write to"),
         ("--learning-rate 0.001,1e-3", "learning_rate=0.001: give each value, or folder, once"),
         ("--seed 0,x", "argument --seed: invalid int value: '0,x'"),
-        ("--learning-rate 1e-3,", "argument --learning-rate: invalid float value: '1e-3,'"),
+        ("--learning-rate 1e-3,,", "argument --learning-rate: invalid float value: '1e-3,,'"),
+        ("--learning-rate ,", "argument --learning-rate: invalid float value: ','"),
         ("--learning-rate 1e-3,-1", "learning-rate must be above 0. Received: -1.0"),
         ("--rank 2,four", "--rank of method lora cannot be 'four': expected a whole number"),
         ("--seed 0,1 --rank 17 --init olora", "at most 16"),
@@ -292,6 +293,19 @@ def test_interrupted_outside_of_training(
 def test_bad_lists(kpeft_run: Run, tmp_path: Path, arguments: str, named: str) -> None:
     assert_refused(kpeft_run("--output-dir", tmp_path / "runs", *arguments.split()), named)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comma_behind_one_value_makes_a_folder_of_its_name() -> None:
+    def made(arguments: str) -> list[str]:
+        parsed = make_parser().parse_args(
+            ["--task", "mrpc", "--method", "lora", "--output-dir", "runs", *arguments.split()]
+        )
+        return [Path(config.output_dir).name for config in make_configs(parsed)]
+
+    assert made("--seed 3") == ["runs"]
+    assert made("--seed 3,") == ["seed=3"]
+    assert made("--seed 3, --learning-rate 1e-3, --rank 4,") == ["seed=3,learning_rate=0.001,rank=4"]
+    assert made("--seed 3, --rank 4,8") == ["seed=3,rank=4", "seed=3,rank=8"] == made("--seed 3, --rank 4,8,")
 
 
 def test_runs_that_do_not_go_together(tmp_path: Path) -> None:

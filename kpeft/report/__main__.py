@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,6 +68,8 @@ def _report(options: argparse.Namespace) -> int:
         for note in each.notes:
             _say(f"{each.name}: {note}", 0)
     several = len(found) > 1
+    if several and found[0].name == found[1].name:
+        found = [replace(each, name=str(folder)) for each, folder in zip(found, folders, strict=True)]
     document = compare(found[0], found[1], options.evaluation) if several else build(found[0], options.evaluation)
     name = "comparison" if several else "report"
     page, text, pictures = output / f"{name}.html", output / f"{name}.md", output / f"{name}-pictures"

@@ -31,6 +31,8 @@ def build(collection: Collection, evaluation: Evaluation) -> Document:
         which(evaluation),
     ]
     sections = [noted(collection)] if collection.notes else []
+    if collection.answer is not None:
+        sections.append(Section(title="Answer", blocks=(collection.answer,)))
     sections += [_task(task, own, evaluation) for task, own in by_task(groups)]
     return Document(title=f"kpeft runs: {collection.name}", lead=tuple(lead), sections=tuple(sections))
 
@@ -70,6 +72,9 @@ def _task(task: Task, groups: list[Group], evaluation: Evaluation) -> Section:
         )
     if any(run.result.data.get("source") == "sample" for run in runs):
         lines.append(SAMPLE)
+    if any(run.at_once for run in runs):
+        lines.append("Runs that were trained at once each show the seconds of all of them.")
+    lines += [_mixed(each, name) for each, name in zip(groups, names, strict=True) if len(_made_on(each)) > 1]
     lines += [
         _twice(each, name) for each, name in zip(groups, names, strict=True) if len(set(each.seeds)) < len(each.seeds)
     ]
@@ -112,6 +117,15 @@ def _runs(groups: Sequence[Group], names: Sequence[str], evaluation: Evaluation)
 def _twice(each: Group, name: str) -> str:
     seeds = sorted(seed for seed, count in Counter(each.seeds).items() if count > 1)
     return f"Of {name} there are several runs of seed {', '.join(map(str, seeds))}, and each counts as one."
+
+
+def _made_on(each: Group) -> set[tuple[str, ...]]:
+    versions = [[f"{name} {version}" for name, version in sorted(run.result.versions.items())] for run in each.runs]
+    return {(tables.hardware_text(run), *own) for run, own in zip(each.runs, versions, strict=True)}
+
+
+def _mixed(each: Group, name: str) -> str:
+    return f"The runs of {name} differ in hardware or versions: the means of their times are of no one machine."
 
 
 def _count(number: int, what: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from kpeft.glue.tasks import get_task
 from kpeft.hardware import read_hardware
+from kpeft.report.answer import read_answer
+from kpeft.report.document import Table
 from kpeft.results import FILE, HISTORY, MASKED_LM_LOSS, RUNS, RunResult, Score, read_result
 
 _MOST = 10**15  # no count of parameters, steps or rows is larger
@@ -45,11 +47,13 @@ class Collection:
         name: The folder's own name.
         runs: Runs that could be read, by folder.
         notes: A line for everything that could not.
+        answer: The table of answer.json, if there is one.
     """
 
     name: str
     runs: tuple[Run, ...]
     notes: tuple[str, ...]
+    answer: Table | None = None
 
 
 def collect(folder: Path) -> Collection:
@@ -85,7 +89,12 @@ def collect(folder: Path) -> Collection:
     if not runs:
         reasons = f" {notes[0]}" if notes else f" No {FILE} is in it or below."
         raise ValueError(f"{str(folder)!r} holds no run to show: give the folder of one or more runs.{reasons}")
-    return Collection(name=folder.resolve().name, runs=tuple(runs), notes=tuple(notes))
+    answer = None
+    try:
+        answer = read_answer(folder)
+    except ValueError as error:
+        notes.append(str(error))
+    return Collection(name=folder.resolve().name, runs=tuple(runs), notes=tuple(notes), answer=answer)
 
 
 def _listed(folder: Path, notes: list[str]) -> dict[Path, str]:

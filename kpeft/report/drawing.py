@@ -153,19 +153,20 @@ def number_text(value: float, _: object = None) -> str:
     return f"{value:g}"
 
 
-def log_axis(panel: Axes, values: Sequence[float], *, at_values: bool = False) -> None:
-    """Makes the x-axis logarithmic, with ticks at round numbers, or at the values themselves if they are few."""
+def log_axis(panel: Axes, values: Sequence[float], *, axis: str = "x", at_values: bool = False) -> None:
+    """Makes an axis logarithmic, with ticks at round numbers, or at the values themselves if they are few."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    panel.set_xscale("log")
+    getattr(panel, f"set_{axis}scale")("log")
+    drawn = getattr(panel, f"{axis}axis")
     each = sorted(set(values))
     span = each[-1] / each[0]
     apart = all(math.log(after / before) > 0.12 * math.log(span) for before, after in itertools.pairwise(each))
     if at_values and apart:
-        panel.xaxis.set_major_locator(FixedLocator(each))
+        drawn.set_major_locator(FixedLocator(each))
     elif span < 4:
-        panel.xaxis.set_major_locator(MaxNLocator(4))
+        drawn.set_major_locator(MaxNLocator(4))
     else:
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 50 else (1,)))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(number_text))
+        drawn.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 50 else (1,)))
+    drawn.set_minor_locator(NullLocator())
+    drawn.set_major_formatter(FuncFormatter(number_text))

@@ -1,4 +1,4 @@
-"""Scores against rank, learning rate, parameters and time, and bars of parameters and time."""
+"""Scores against rank, learning rate, parameters and time, cost against rank, and bars of parameters and time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from kpeft.report.groups import Evaluation, Group, Spread, labels, own_name, spr
 from kpeft.report.tables import seconds, spread_text
 
 _CHOSEN = ("rank", "learning rate")  # by whoever started the runs
+_COSTS = ("trained parameters", "training seconds")
+_SCORE = "score"
 
 
 class Point(NamedTuple):
@@ -20,26 +22,27 @@ class Point(NamedTuple):
 
     group: int
     x: Spread
-    score: Spread
+    y: Spread
 
 
 def score_figures(groups: Sequence[Group], names: Sequence[str], evaluation: Evaluation) -> list[Figure]:
-    """Returns a task's own score against each of the four, where the groups differ in it."""
-    axes: list[tuple[str, Callable[[Group], Spread | None]]] = [
-        ("rank", lambda each: _number(each, "rank")),
-        ("learning rate", lambda each: _number(each, "learning_rate")),
-        ("trained parameters", lambda each: spread([each.runs[0].result.parameters["trainable"]])),
-        ("training seconds", lambda each: each.timing("train_seconds")),
-    ]
+    """Returns a task's own score against each of four others, and the costs against rank."""
+    read: dict[str, Callable[[Group], Spread | None]] = {
+        "rank": lambda each: _number(each, "rank"),
+        "learning rate": lambda each: _number(each, "learning_rate"),
+        "trained parameters": lambda each: spread([each.runs[0].result.parameters["trainable"]]),
+        "training seconds": lambda each: each.timing("train_seconds"),
+        _SCORE: lambda each: each.own_score(evaluation),
+    }
     figures = []
-    for what, read in axes:
-        found = [(number, read(each), each.own_score(evaluation)) for number, each in enumerate(groups)]
-        points = [Point(number, x, score) for number, x, score in found if x and x.mean > 0 and score]
+    for what, y in [*((what, _SCORE) for what in (*_CHOSEN, *_COSTS)), *(("rank", cost) for cost in _COSTS)]:
+        found = [(number, read[what](each), read[y](each)) for number, each in enumerate(groups)]
+        points = [Point(number, x, y) for number, x, y in found if x and x.mean > 0 and y]
         if len({point.x.mean for point in points}) > 1:
             option = what.replace(" ", "_") if what in _CHOSEN else None
             lines = _lines(points, groups, option) if option else [[point] for point in points]
             keys = labels(groups, without=(option,)) if option else names
-            figures.append(_score_figure(what, lines, groups, names, keys))
+            figures.append(_figure(what, y, lines, groups, names, keys))
     return figures
 
 
@@ -60,36 +63,43 @@ def _lines(points: Sequence[Point], groups: Sequence[Group], option: str) -> lis
     return [sorted(line, key=lambda point: point.x.mean) for line in lines.values()]
 
 
-def _score_figure(
-    what: str, lines: Sequence[list[Point]], groups: Sequence[Group], names: Sequence[str], keys: Sequence[str]
+def _figure(
+    what: str, y: str, lines: Sequence[list[Point]], groups: Sequence[Group], names: Sequence[str], keys: Sequence[str]
 ) -> Figure:
-    score = own_name(groups[0].task)
+    unit = own_name(groups[0].task) if y == _SCORE else y
     points = [point for line in lines for point in line]
     logarithmic = what != "training seconds"
     with drawing() as (drawn, panel):
         for number, line in enumerate(lines):
-            x, y = ([getattr(point, side).mean for point in line] for side in ("x", "score"))
-            spreads = [(point.x.std or 0.0, point.score.std or 0.0) for point in line]
-            panel.errorbar(x, y, xerr=[s for s, _ in spreads], yerr=[s for _, s in spreads], capsize=3, **style(number))
+            means = ([getattr(point, side).mean for point in line] for side in ("x", "y"))
+            spreads = [(point.x.std or 0.0, point.y.std or 0.0) for point in line]
+            panel.errorbar(
+                *means, xerr=[s for s, _ in spreads], yerr=[s for _, s in spreads], capsize=3, **style(number)
+            )
         if logarithmic:
             log_axis(panel, [point.x.mean for point in points], at_values=what in _CHOSEN)
         else:
             panel.set_xlim(left=0)
             panel.xaxis.set_major_formatter(number_text)
         panel.set_xlabel(f"{what} (logarithmic)" if logarithmic else what)
-        panel.set_ylabel(score)
+        if y == _COSTS[0]:
+            log_axis(panel, [point.y.mean for point in points], axis="y")
+        elif y == _COSTS[1]:
+            panel.set_ylim(bottom=0)
+        panel.set_ylabel(f"{unit} (log)" if y == _COSTS[0] else unit)
+    write = number_text if y in _COSTS else "{:.4f}".format
     rows = tuple(
-        tuple(map(Cell, (names[p.group], spread_text(p.x, p.x.count, number_text), spread_text(p.score, runs))))
+        tuple(map(Cell, (names[p.group], spread_text(p.x, p.x.count, number_text), spread_text(p.y, runs, write))))
         for p, runs in ((point, len(groups[point.group].runs)) for point in points)
     )
     joined = " Lines join groups that differ in nothing else." if len(lines) < len(points) else ""
     return Figure(
-        title=f"Score against {what}",
-        caption=f"{score.capitalize()}, means over seeds; whiskers are one standard deviation.{joined}",
+        title=f"{y.capitalize()} against {what}",
+        caption=f"{unit.capitalize()}, means over seeds; whiskers are one standard deviation.{joined}",
         svg=drawn.svg,
         size=drawn.size,
         key=tuple((swatch(number), keys[line[0].group]) for number, line in enumerate(lines)),
-        data=Table(caption=f"Score and {what}", columns=("method", what, score), rows=rows),
+        data=Table(caption=f"{y.capitalize()} and {what}", columns=("method", what, unit), rows=rows),
     )
 
 
@@ -115,10 +125,7 @@ def bar_figures(groups: Sequence[Group], names: Sequence[str]) -> list[Figure]:
                 times[part].append(value)
     if not timed:
         return [parameters]
-    together = any(run.at_once for each in groups for run in each.runs)
     caption = "Means over seeds, in seconds from the start of the process to its end."
-    if together:
-        caption += " Runs that were trained at once each show the seconds of all of them."
     return [parameters, _bars("Time", caption, [names[number] for number in timed], times, seconds)]
 
 

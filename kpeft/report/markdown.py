@@ -49,14 +49,15 @@ def _block(block: Block, paths: Mapping[int, str]) -> Iterator[str]:
         case Row(blocks):
             for each in blocks:
                 if isinstance(each, Table):
-                    yield from _table(each)
+                    yield from table_lines(each)
                 else:
                     yield from (f"![{_text(each.title)}]({paths[id(each)]})", "", _text(each.caption), "")
         case Table():
-            yield from _table(block)
+            yield from table_lines(block)
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """Returns a table's lines."""
     yield from (f"{_text(table.caption)}:", "")
     yield _row(map(_text, table.columns))
     yield _row("---" for _ in table.columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from report_folders import HARDWARE, write_run
 
 from experiments import keep
+from kpeft.report.answer import table_of, write_answer
 from kpeft.report.collect import Collection, collect
 from kpeft.report.curves import loss_figures
 from kpeft.report.document import Table
@@ -28,6 +30,9 @@ def test_the_page_of_what_was_kept_is_the_page_of_the_runs(tmp_path: Path, monke
         run = write_run(tmp_path / f"runs/lora/seed={seed}", seed=seed, losses=losses, hardware=HARDWARE)
         (run / "adapter").mkdir()
         (run / "adapter" / "adapter_model.safetensors").write_bytes(b"large")
+    listed = [{"folder": f"seed={seed}", "status": "finished", "error": None} for seed in (0, 1)]
+    (tmp_path / "runs/lora/runs.json").write_text(json.dumps({"schema": 1, "runs": listed}))
+    write_answer(tmp_path / "runs", table_of("Which?", ["method"], [["lora"]]))
     (tmp_path / "runs/broken-off").mkdir()
     (tmp_path / "runs/broken-off/history.jsonl").write_text('{"step": 1, "epoch": 0.5, "loss": 0.5}\n')
     monkeypatch.setattr(sys, "argv", ["keep", str(tmp_path / "runs"), str(tmp_path / "kept")])
@@ -35,18 +40,29 @@ def test_the_page_of_what_was_kept_is_the_page_of_the_runs(tmp_path: Path, monke
     assert keep.main() == 0
 
     files = {str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.json*")}
-    assert files == {
-        f"lora/seed={n}/{name}" for n in (0, 1) for name in ("result.json", "hardware.json", "history.jsonl")
-    }
+    names = ("result.json", "hardware.json", "history.jsonl")
+    assert files == {f"lora/seed={n}/{name}" for n in (0, 1) for name in names} | {"lora/runs.json", "answer.json"}
     assert not list((tmp_path / "kept").rglob("*.safetensors"))
     assert "report.md" in {path.name for path in (tmp_path / "kept").iterdir()}
     whole, kept = (collect(tmp_path / name) for name in ("runs", "kept"))
+    assert whole.answer == kept.answer is not None
+    assert [run.at_once for run in kept.runs] == [True, True]
     for before, after in zip(whole.runs, kept.runs, strict=True):
         assert (before.result, before.hardware, before.evaluations) == (after.result, after.hardware, after.evaluations)
         assert (len(before.losses), len(after.losses), after.losses[-1][0]) == (130, 44, 130)
         np.testing.assert_allclose(after.losses[0][1], np.mean([loss for _, loss in before.losses[:3]]), atol=1e-5)
     assert len(curves(whole)) == 2
     assert curves(whole) == curves(kept)
+
+
+def test_a_damaged_history_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/a")
+    run = write_run(tmp_path / "runs/b", seed=1)
+    for line in ('{"step": 5, "los', "5", '{"step": 5}'):
+        (run / "history.jsonl").write_text('{"step": 4, "epoch": 1.0, "loss": 0.5}\n' + line)
+        with pytest.raises(ValueError, match=r"b/history.jsonl has a damaged line"):
+            keep.keep(tmp_path / "runs", tmp_path / "kept")
+        assert not (tmp_path / "kept").exists()
 
 
 def test_a_folder_without_runs_is_refused(

@@ -18,6 +18,7 @@ from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_o
 from experiments.runs import Job
 from kpeft.config import RunConfig
 from kpeft.glue.tasks import get_task
+from kpeft.report.document import Table
 from kpeft.results import FILE
 from kpeft.run import make_configs, make_parser
 
@@ -68,10 +69,13 @@ def test_every_run_is_one_of_kpeft_run(name: str, arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("name", ["rank_sweep", "learning_rates"])
-def test_runs_at_once_are_the_same_runs_in_the_same_folders(name: str, tmp_path: Path) -> None:
-    at_once = options(name, "--at-once", "--output", str(tmp_path), "--seeds", "3", "5")
+@pytest.mark.parametrize("seeds", [("3", "5"), ("3",)])
+def test_runs_at_once_are_the_same_runs_in_the_same_folders(name: str, seeds: tuple[str, ...], tmp_path: Path) -> None:
+    at_once = options(name, "--at-once", "--output", str(tmp_path), "--seeds", *seeds)
     for sweep in sweeps(name):
         runs = runs_of(sweep, at_once)
+        if len(runs) == 1:
+            continue
         (job,) = jobs_of(runs, at_once)
         together = make_configs(make_parser().parse_args(job.flags))
         assert [Path(config.output_dir) for config in together] == [run.folder for run in runs]
@@ -82,6 +86,14 @@ def test_what_cannot_be_trained_at_once_is_trained_singly(tmp_path: Path) -> Non
     flags = options("small_data", "--at-once", "--output", str(tmp_path), "--tasks", "rte", "--seeds", "0", "1")
     jobs = {sweep.name: jobs_of(runs_of(sweep, flags), flags) for sweep in sweeps("small_data", "--tasks", "rte")}
     assert (len(jobs["rte-lora"]), len(jobs["rte-lora-distilled"])) == (1, 2)
+
+
+def test_what_starts_from_another_run_waits_for_its_end(tmp_path: Path) -> None:
+    flags = options("small_data", "--output", str(tmp_path), "--tasks", "rte", "--seeds", "3", "5")
+    for sweep in sweeps("small_data", "--output", str(tmp_path), "--tasks", "rte"):
+        needs = [job.needs for job in jobs_of(runs_of(sweep, flags), flags)]
+        taught = [tmp_path / "rte-full" / f"seed={seed}" / FILE for seed in (3, 5)]
+        assert needs == (taught if sweep.name == "rte-lora-distilled" else [None, None])
 
 
 def test_a_text_shows_what_each_method_forgets_and_one_rehearses_it() -> None:
@@ -148,7 +160,11 @@ def test_protocols_have_their_own_seeds_folder_and_start(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="add mnli to --tasks"):
         sweeps("glue_table", *alone)
     (tmp_path / "mnli-lora" / "seed=0" / "adapter").mkdir(parents=True)
-    assert str(config_of("glue_table", "rte-lora", *alone).adapter).startswith(str(tmp_path))
+    with pytest.raises(ValueError, match="add mnli to --tasks"):  # the run has been broken off
+        sweeps("glue_table", *alone, "--seeds", "0")
+    (tmp_path / "mnli-lora" / "seed=0" / FILE).touch()
+    adapter = config_of("glue_table", "rte-lora", *alone, "--seeds", "0").adapter
+    assert adapter == str(tmp_path / "mnli-lora" / "seed=0" / "adapter")
 
 
 def test_the_ranks_of_the_report_and_what_its_bitfit_trains() -> None:
@@ -256,7 +272,13 @@ def test_later_stages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert rte.config().adapter == str(tmp_path / "mnli-lora" / "seed=7" / "adapter")
 
 
-def test_the_table_of_published_scores(tmp_path: Path) -> None:
+def texts(answer: Table) -> list[list[str]]:
+    assert all(len(row) == len(answer.columns) for row in answer.rows)
+    return [[cell.text for cell in row] for row in answer.rows]
+
+
+def test_the_table_of_published_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(get_task("rte").baseline, "accuracy", 0.75)  # between the median and the mean
     flags = options("glue_table", "--output", str(tmp_path), "--tasks", "mnli", "rte", "--seeds", "0", "1", "2")
     every = {sweep.name: runs_of(sweep, flags) for sweep in glue_table.sweeps(flags)}
     for run, accuracy in zip(every["rte-lora"], (0.6, 0.7, 0.95), strict=True):
@@ -264,11 +286,11 @@ def test_the_table_of_published_scores(tmp_path: Path) -> None:
     names = [f"{half}/{name}" for half in ("matched", "mismatched") for name in ("accuracy", "f1")]
     write_result(every["mnli-full"][0], **dict.fromkeys(names, 0.85) | {"matched/accuracy": 0.75})
     folders: dict[str, Any] = {name: [run.folder for run in runs] for name, runs in every.items()}
-    mean, median = (table(folders, protocol).splitlines()[2:] for protocol in ("fast", "paper"))
-    assert [row.split(" | ")[:2] for row in mean] == [["| mnli", "full"], ["| rte", "lora"]]
-    assert "| 1 | accuracy | 0.800 | 0.876 | -0.076 |" in mean[0]
-    assert "| 3 | accuracy | 0.750 | 0.866 | -0.116 | accuracy 0.750 ≥ 0.7 |" in mean[1]
-    assert "| 0.700 | 0.866 | -0.166 |" in median[1]
+    mean, median = (texts(table(folders, protocol)) for protocol in ("fast", "paper"))
+    assert [row[:2] for row in mean] == [["mnli", "full"], ["rte", "lora"]]
+    assert mean[0][3:8] == ["1", "accuracy", "0.800", "0.876", "-0.076"]
+    assert mean[1][3:] == ["3", "accuracy", "0.750", "0.866", "-0.116", "accuracy 0.750 ≥ 0.75"]
+    assert median[1][5:] == ["0.700", "0.866", "-0.166", "accuracy 0.700 < 0.75"]
     assert all(row.keys() == set(glue_table.TASKS) for row in PUBLISHED.values())
 
 
@@ -277,11 +299,11 @@ def test_the_table_of_costs(tmp_path: Path) -> None:
     every = {sweep.name: runs_of(sweep, flags) for sweep in roberta_cost.sweeps(flags)}
     for run, accuracy in zip(every["sst2-lora"], (0.6, 0.7), strict=True):
         write_result(run, accuracy=accuracy)
-    (row,) = roberta_cost.summary(flags, every).splitlines()[2:]
+    (row,) = texts(roberta_cost.summary(flags, every))
     # Twice 2P and three times 4 L d n, with P = 12 (4 d^2 + 8 d^2); A and B are 2 times 8 times 2 d in each layer.
     width, length = 768, 64
     operations = 4 * 12 * 12 * width**2 + 12 * 12 * width * length + 6 * 12 * 8 * 4 * width
-    assert row == f"| sst2-lora | 0.0005 | 2 | 1,234 | {operations / 1e6:.0f} | 10 | 20 | 0.650 |"
+    assert row == ["sst2-lora", "0.0005", "2", "1,234", f"{operations / 1e6:.0f}", "10", "20", "0.650"]
 
 
 def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -307,3 +329,16 @@ def test_the_counted_parameters_are_those_of_the_reports() -> None:
     bert = {method: count for (preset, _, method), count in counted.items() if preset == "bert_base_en_uncased"}
     assert [bert[f"lora --rank {rank} --targets query"] for rank in (1, 4, 16)] == [19_970, 75_266, 296_450]
     assert (bert["bitfit"], bert["bitfit --train-head false"]) == (104_450, 102_914)
+    assert (bert["full"], bert["head"], bert["ia3 --train-head false"]) == (109_483_778, 1_538, 64_512)
+
+
+def test_a_wrong_data_folder_is_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("experiments.recipe.run_all", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr(
+        "sys.argv", ["rank_sweep", *f"--output {tmp_path / 'out'} --data-dir {tmp_path / 'no'}".split()]
+    )
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("experiments.recipe").main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
+    assert f"{str(tmp_path / 'no')!r} is no folder" in capsys.readouterr().err

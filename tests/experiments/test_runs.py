@@ -39,3 +39,15 @@ def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monke
         signal.signal(signal.SIGINT, before)
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["interrupted\n"] * 2
     assert not (tmp_path / "c").exists()
+
+
+def test_a_run_does_not_begin_before_what_it_needs_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("experiments.runs.sys.executable", "/bin/true")
+    (tmp_path / "there.json").touch()
+    jobs = [Job("a", [], tmp_path / "there.json"), Job("b", [], tmp_path / "mnli" / "result.json")]
+    assert run_all(jobs, side_by_side=1) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "a: done" in first
+    assert f"b: not begun, for the run of {tmp_path / 'mnli'} has not ended" in second

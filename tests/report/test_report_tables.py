@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_folders import HARDWARE, MRPC, metrics, offline, write_run
+from report_folders import HARDWARE, MRPC, TIMING, metrics, offline, write_run
 
 from kpeft.config import DataConfig, Distillation, MaskedText
 from kpeft.methods import BitFit, Full, LoRA
+from kpeft.report.answer import ANSWER, table_of, write_answer
 from kpeft.report.build import SAMPLE, build
 from kpeft.report.collect import collect
 from kpeft.report.compare import compare
 from kpeft.report.document import Commands, Document, Points, Row, Section, Table, Text
-from kpeft.report.groups import Evaluation
+from kpeft.report.figures import score_figures
+from kpeft.report.groups import Evaluation, group, labels
 from kpeft.report.markdown import to_markdown
 from kpeft.report.page import to_html
 
@@ -229,3 +231,56 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     assert [block for block in section.blocks if isinstance(block, Text | Points)] == [
         *(Text("Only in A:"), Points(("bitfit",)), Text("Only in B:"), Points(("lora, rank 2",))),
     ]
+
+
+def test_runs_at_once_and_on_different_machines_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path / "lora/seed=0", hardware=HARDWARE)
+    write_run(tmp_path / "lora/seed=1", seed=1, hardware={**HARDWARE, "processor": "Another"})
+    write_run(tmp_path / "bitfit/seed=0", BitFit(), hardware=HARDWARE)
+    assert "seconds of all" not in first_paragraph(tmp_path)
+    listed = {"schema": 1, "runs": [{"folder": "seed=0", "status": "finished", "error": None}]}
+    (tmp_path / "bitfit/runs.json").write_text(json.dumps(listed))
+    said = first_paragraph(tmp_path)
+    assert "Runs that were trained at once each show the seconds of all of them." in said
+    assert "The runs of lora differ in hardware or versions" in said
+    assert "runs of bitfit differ" not in said
+
+
+def first_paragraph(folder: Path) -> str:
+    (text, *_) = build(collect(folder), "last").sections[0].blocks
+    assert isinstance(text, Text)
+    return text.text
+
+
+def test_cost_is_drawn_against_rank(tmp_path: Path) -> None:
+    for rank in (1, 8):
+        write_run(
+            tmp_path / str(rank), LoRA(rank=rank), trainable=1000 * rank, timing={**TIMING, "train_seconds": 9.0 + rank}
+        )
+    groups = group(collect(tmp_path).runs)
+    drawn = {figure.title: figure.data for figure in score_figures(groups, labels(groups), "last")}
+    for title, unit, numbers in (
+        ("Trained parameters against rank", "trained parameters", ["1k", "8k"]),
+        ("Training seconds against rank", "training seconds", ["10", "17"]),
+    ):
+        assert drawn[title].columns == ("method", "rank", unit)
+        assert [(row[1].text, row[2].text) for row in drawn[title].rows] == list(zip("18", numbers, strict=True))
+
+
+def test_the_answer_comes_first_and_a_damaged_one_is_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    answer = table_of("Which?", ["method", "score"], [["lora", "1"], ["full", "2"]])
+    write_answer(tmp_path, answer)
+    assert build(collect(tmp_path), "last").sections[0] == Section(title="Answer", blocks=(answer,))
+    whole = json.loads((tmp_path / ANSWER).read_text())
+    for damaged in (
+        '{"caption',
+        "[]",
+        json.dumps({**whole, "rows": [["one text"]]}),
+        json.dumps({**whole, "columns": [1, 2]}),
+    ):
+        (tmp_path / ANSWER).write_text(damaged)
+        found = collect(tmp_path)
+        assert found.answer is None
+        assert found.notes[0].startswith("answer.json ")
+        assert len(found.runs) == 1
