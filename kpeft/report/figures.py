@@ -71,10 +71,10 @@ def _figure(
     logarithmic = what != "training seconds"
     with drawing() as (drawn, panel):
         for number, line in enumerate(lines):
-            means = ([getattr(point, side).mean for point in line] for side in ("x", "y"))
+            xs, ys = ([getattr(point, side).mean for point in line] for side in ("x", "y"))
             spreads = [(point.x.std or 0.0, point.y.std or 0.0) for point in line]
             panel.errorbar(
-                *means, xerr=[s for s, _ in spreads], yerr=[s for _, s in spreads], capsize=3, **style(number)
+                xs, ys, xerr=[s for s, _ in spreads], yerr=[s for _, s in spreads], capsize=3, **style(number)
             )
         if logarithmic:
             log_axis(panel, [point.x.mean for point in points], at_values=what in _CHOSEN)
