@@ -61,7 +61,7 @@ def _mean(curves: Sequence[Mapping[int, float]]) -> Curve:
 
 def _draw(what: str, caption: str, curves: Sequence[Curve], labels: Sequence[str]) -> list[Figure]:
     shown = [(number, curve) for number, curve in enumerate(curves) if curve]
-    if not shown:
+    if all(len(curve) < 2 for _, curve in shown):  # a point is no curve
         return []
     ends = [mean.mean + sign * (mean.std or 0) for _, curve in shown for mean in curve.values() for sign in (-1, 1)]
     room = 0.05 * (max(ends) - min(ends) or 1)

@@ -218,3 +218,12 @@ def test_lines_differ_in_more_than_colour() -> None:
 )
 def test_numbers_on_axes_are_short(value: float, text: str) -> None:
     assert number_text(value) == text
+
+
+def test_a_single_evaluation_is_no_curve(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", losses=(0.7, 0.6))
+    groups = group(collect(tmp_path).runs)
+    assert [figure.title for figure in loss_figures(groups, labels(groups))] == ["Training loss against steps"]
+    write_run(tmp_path / "b", seed=1)
+    groups = group(collect(tmp_path).runs)
+    assert "Validation loss against steps" in [figure.title for figure in loss_figures(groups, labels(groups))]
