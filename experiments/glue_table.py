@@ -12,7 +12,7 @@ optimistic, here as there.
 `fast` trains full, BitFit and LoRA on the same model with `kpeft.run`'s defaults and 3 seeds. A tenth of the training
 rows is held out and chooses the epoch; validation rows choose nothing. The table has the mean.
 
-Each protocol has an output folder of its own.
+Each protocol has an output folder of its own. WNLI is in neither paper's table.
 """
 
 from __future__ import annotations
