@@ -8,10 +8,10 @@ for r = 8, 16, 32; SST-2 .917, .916, .925). Its settings: alpha 32, dropout .1, 
 its BitFit trains variables named "bias" only, so that the head's kernel stays random. LoRA's learning rate, warm-up and
 clipping are not given: kpeft's defaults stand in for them. Evaluated is after the last step only.
 
-Reached with MiniLM (22.7 M parameters, no BERT-base) on MRPC's 408 validation rows, 5 epochs, seed 0, on two Xeon cores:
-accuracy .792, .816, .816, .809, .816 on all linear layers, .701, .696, .703, .699, .703 on the query, BitFit .684, which
-is the constant answer. By `--preset minilm --precision bfloat16 --jobs 2 --tasks mrpc --epochs 5 --seeds 0`; all runs
-are in experiments/results/rank_sweep.
+Reached with MiniLM (22.7 M parameters, no BERT-base) on MRPC's 408 validation rows, 5 epochs, seed 0, on two Xeon
+cores: accuracy .792, .816, .816, .809, .816 on all linear layers, .701, .696, .703, .699, .703 on the query, BitFit
+.684, which is the constant answer. By `--preset minilm --precision bfloat16 --jobs 2 --tasks mrpc --epochs 5 --seeds
+0`; all runs are in experiments/results/rank_sweep.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ stop early; the validation rows choose nothing. Where the held-out loss rises wh
 method overfits; the page draws both.
 
 With `--text FILE` (plain text) and a preset whose checkpoint has its masked-LM head, such as
-hf://google-bert/bert-base-uncased (KerasHub's have none), the page also draws the masked-LM loss of the encoder, which rises where it forgets
-its pretraining, and a full fine-tuning that rehearses masked text, a row for every four of the task's, stands beside
-the others. `minilm` has no such head.
+hf://google-bert/bert-base-uncased (KerasHub's presets and `minilm` have none), the page also draws the masked-LM loss
+of the encoder, which rises where it forgets its pretraining, and a full fine-tuning that rehearses masked text, a row
+for every four of the task's, stands beside the others.
 """
 
 from __future__ import annotations
