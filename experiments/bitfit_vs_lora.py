@@ -7,6 +7,11 @@ rows: SST-2 LoRA .914 (F1 .917), BitFit .889 (.891), full .935 (.936); STS-B LoR
 training rows were cut), full .907. Its full SST-2 run is of DeBERTa-base v1 with seed 50; here it is of v3, which
 KerasHub has, with the seeds of the others. Its LoRA's rank and targets are not given: kpeft's defaults stand in for
 them. MRPC is not in the report: RoBERTa-base with the settings of STS-B, at kpeft's own learning rates.
+
+Reached with MiniLM (22.7 M parameters, no RoBERTa-base) on the validation rows (MRPC 408, STS-B 1,500), 5 epochs, seed
+42, on two Xeon cores: MRPC accuracy, F1: LoRA .809, .870, BitFit .767, .848, full .792, .862; STS-B Pearson: LoRA .236,
+BitFit .056, full .858, for 2e-5 is too low a rate for the first two. By `--preset minilm --precision bfloat16 --jobs 2
+--tasks mrpc stsb --epochs 5 --seeds 42`; all runs are in experiments/results/bitfit_vs_lora.
 """
 
 from __future__ import annotations
