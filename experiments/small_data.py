@@ -12,6 +12,11 @@ With `--text FILE` (plain text) and a preset whose checkpoint has its masked-LM 
 hf://google-bert/bert-base-uncased (KerasHub's presets and `minilm` have none), the page also draws the masked-LM loss
 of the encoder, which rises where it forgets its pretraining, and a full fine-tuning that rehearses masked text, a row
 for every four of the task's, stands beside the others.
+
+Reached with MiniLM (22.7 M parameters, no BERT-base) on MRPC's 408 validation rows, seed 0, on two Xeon cores, by
+accuracy of the chosen evaluation: LoRA distilled .750, LoRA .745, full with layer-wise rates .733, bottleneck .728,
+full .721 (stopped early the same), prompt .706, three quarters frozen .699, head .689. All but head and prompt overfit.
+By `--preset minilm --precision bfloat16 --jobs 2 --tasks mrpc --seeds 0`; all runs: experiments/results/small_data.
 """
 
 from __future__ import annotations
