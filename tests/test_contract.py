@@ -140,7 +140,8 @@ def pairs(on_bert: Iterable[str], *everywhere: str) -> list[Any]:
 
 
 PAIRS = pairs(CASES, *EVERYWHERE)
-FEW = pairs(ONE_EACH, "lora-all", "prompt")
+SAVED = pairs(CASES, "bitfit", "lora-all", "prompt")
+FEW = pairs(ONE_EACH, "lora-all")
 
 
 def check_training(family: Any, method: Any, *, eager: Any) -> None:
@@ -201,7 +202,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_variables(case: str) -> 
     np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=0.06)
 
 
-@pytest.mark.parametrize(("family", "case"), PAIRS)
+@pytest.mark.parametrize(("family", "case"), SAVED)
 def test_saved_adapter_gives_the_same_outputs_on_a_fresh_model(family: Any, case: Any, tmp_path: Any) -> None:
     model = tiny_classifier(family)
     adaptation = kpeft.adapt(model, CASES[case], seed=3)
@@ -305,6 +306,9 @@ def test_a_target_that_matches_nothing_names_near_paths(family: Any) -> None:
     assert values(model).keys() == before.keys()
 
 
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name == "bert" else pytest.mark.slow) for name in FAMILIES]
+)
 def test_two_adaptations_in_turn_do_not_disturb_each_other(family: Any) -> None:
     model = tiny_classifier(family)
     batch = tiny_batch(model)

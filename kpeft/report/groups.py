@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kpeft.glue.tasks import TASKS, Task, get_task
 from kpeft.report.collect import Run
-from kpeft.report.options import option_text, options_of, sortable
+from kpeft.report.options import UNSET, option_text, options_of, sortable
 from kpeft.results import Score
 
 Evaluation = Literal["last", "best"]
@@ -154,7 +154,9 @@ def labels(groups: Sequence[Group], *, without: Sequence[str] = ()) -> list[str]
     texts = []
     for each in groups:
         own = [name for name in _own(groups, each.method) if name not in ("preset", *without)]
-        parts = [f"{name.replace('_', ' ')} {each.option(name)}" for name in own if each.option(name) is not None]
+        parts = [
+            f"{name.replace('_', ' ')} {each.option(name)}" for name in own if each.option(name) not in (None, UNSET)
+        ]
         preset = f" on {each.option('preset')}" if presets else ""
         texts.append(", ".join([each.method + preset, *parts]))
     return texts

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from kpeft.config import DataConfig, TrainingConfig
 from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.results import RunResult
+
+UNSET = "none"
 
 
 def options_of(result: RunResult) -> dict[tuple[str, str], Any]:
@@ -37,6 +40,9 @@ def options_of(result: RunResult) -> dict[tuple[str, str], Any]:
     taught, masked = (_mapping(config.get(name)) for name in ("distillation", "masked_text"))
     names = {"teacher": "teacher", "distillation_weight": "weight", "temperature": "temperature"}
     flat |= {("", name): taught.get(field) for name, field in names.items()}
+    for name in (("", "adapter"), ("", "teacher")):  # a run's own, where each seed has one
+        if isinstance(flat[name], str):
+            flat[name] = re.sub(rf"\bseed={result.seed}\b", "seed=…", flat[name])
     flat |= {("", "text"): masked.get("text"), ("", "rehearsal"): masked.get("rehearsal", 0)}
     return {name: _plain(value) for name, value in flat.items()}
 
@@ -66,7 +72,7 @@ def sortable(options: Mapping[tuple[str, str], Any]) -> list[tuple[str, float, s
 def option_text(value: Any) -> str:
     """Writes an option's value for people."""
     if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
+        return {True: "yes", False: "no", None: UNSET}[value]
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={option_text(each)}" for name, each in value.items()) or "none"
     if isinstance(value, list):

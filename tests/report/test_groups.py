@@ -100,3 +100,17 @@ def test_where_rows_lie_may_be_left_out(tmp_path: Path) -> None:
     runs = collect(tmp_path).runs
     assert len(group(runs)) == 2
     assert [each.seeds for each in group(runs, without=PATHS)] == [(0, 1)]
+
+
+def test_seeds_with_a_teacher_each_are_one_group_and_what_is_not_there_is_not_named(tmp_path: Path) -> None:
+    for seed in (1, 10):
+        write_run(tmp_path / f"lora-{seed}", seed=seed)
+        for name in ("a", "b"):
+            taught = Distillation(teacher=f"runs/{name}/seed={seed}/adapter")
+            write_run(tmp_path / f"{name}-{seed}", seed=seed, distillation=taught)
+    groups = group(collect(tmp_path).runs)
+    assert [each.seeds for each in groups] == [(1, 10)] * 3
+    plain, first, second = sorted(labels(groups), key=len)
+    assert plain == "lora"
+    assert first.startswith("lora, teacher runs/a/seed=…/adapter, ")
+    assert second.startswith("lora, teacher runs/b/seed=…/adapter, ")
