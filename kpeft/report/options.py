@@ -40,9 +40,9 @@ def options_of(result: RunResult) -> dict[tuple[str, str], Any]:
     taught, masked = (_mapping(config.get(name)) for name in ("distillation", "masked_text"))
     names = {"teacher": "teacher", "distillation_weight": "weight", "temperature": "temperature"}
     flat |= {("", name): taught.get(field) for name, field in names.items()}
-    for name in (("", "adapter"), ("", "teacher")):  # a run's own, where each seed has one
-        if isinstance(flat[name], str):
-            flat[name] = re.sub(rf"\bseed={result.seed}\b", "seed=…", flat[name])
+    for own in (("", "adapter"), ("", "teacher")):  # a run's own, where each seed has one
+        if isinstance(flat[own], str):
+            flat[own] = re.sub(rf"\bseed={result.seed}\b", "seed=…", flat[own])
     flat |= {("", "text"): masked.get("text"), ("", "rehearsal"): masked.get("rehearsal", 0)}
     return {name: _plain(value) for name, value in flat.items()}
 
