@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,26 @@ def config(method: Method | None = None, *, task: str = "mrpc", **options: Any) 
     )
 
 
+def result_of(
+    run: RunConfig, best: Score | None, last: Score | None, *, trainable: int, timing: Mapping[str, float], rows: int
+) -> RunResult:
+    """A run's result."""
+    assert run.method is not None
+    return RunResult(
+        task=run.task,
+        method=run.method.name,
+        preset=run.preset,
+        seed=run.training.seed,
+        config=run.to_json(),
+        parameters={"trainable": trainable, "total": 22_713_986},
+        data={"source": "sample" if run.data.offline else "tsv", "train_examples": 64, "validation_examples": rows},
+        best=best,
+        last=last,
+        timing=timing,
+        versions={"kpeft": "0.1.0", "keras": "3.15.1", "jax": "0.10.2"},
+    )
+
+
 def write_run(
     folder: Path,
     method: Method | None = None,
@@ -53,22 +74,10 @@ def write_run(
 ) -> Path:
     """Writes one run: an evaluation after every second step, the last being `scores`."""
     run = config(method, **options)
-    assert run.method is not None
-    last = scores and Score(step=len(losses), epoch=1.0, metrics=dict(scores))
-    RunResult(
-        task=run.task,
-        method=run.method.name,
-        preset=run.preset,
-        seed=run.training.seed,
-        config=run.to_json(),
-        parameters={"trainable": trainable, "total": 22_713_986},
-        data={"source": "sample" if run.data.offline else "tsv", "train_examples": 64, "validation_examples": rows},
-        best=Score(step=2, epoch=0.5, metrics=dict(best)) if best else last or None,
-        last=last or None,
-        timing=timing,
-        versions={"kpeft": "0.1.0", "keras": "3.15.1", "jax": "0.10.2"},
-        masked_lm_loss=masked_lm_loss,
-    ).write(folder)
+    last = Score(step=len(losses), epoch=1.0, metrics=dict(scores)) if scores else None
+    chosen = Score(step=2, epoch=0.5, metrics=dict(best)) if best else last
+    result = result_of(run, chosen, last, trainable=trainable, timing=timing, rows=rows)
+    replace(result, masked_lm_loss=masked_lm_loss).write(folder)
     if hardware is not None:
         (folder / "hardware.json").write_text(json.dumps(hardware))
     lines: list[dict[str, Any]] = []
