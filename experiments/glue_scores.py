@@ -64,10 +64,11 @@ def table(sweeps: Mapping[str, list[Path]], protocol: str) -> Table:
             continue
         task, _, method = name.partition("-")
         ours = middle([score(result) for result in results])
-        published = PUBLISHED[method][task]
+        published = PUBLISHED.get(method, {}).get(task)
         cells = [
-            *(task, method, results[0].preset, str(len(results)), METRICS.get(task, "accuracy")),
-            *(f"{ours:.3f}", f"{published:.3f}", f"{ours - published:+.3f}", baseline(task, results, middle)),
+            *(task, method, results[0].preset, str(len(results)), METRICS.get(task, "accuracy"), f"{ours:.3f}"),
+            *(("", "") if published is None else (f"{published:.3f}", f"{ours - published:+.3f}")),
+            baseline(task, results, middle),
         ]
         rows.append(cells)
     columns = ("task", "method", "preset", "seeds", "metric", f"ours, {name_of_middle}", "published, RoBERTa-base")

@@ -9,8 +9,9 @@ the best epoch on the validation rows that the score is of, by kpeft's selection
 and F1, on STS-B of Pearson and Spearman, on MNLI the matched accuracy); the table has the median. Such scores are
 optimistic, here as there.
 
-`fast` trains full, BitFit and LoRA on the same model with `kpeft.run`'s defaults and 3 seeds. A tenth of the training
-rows is held out and chooses the epoch; validation rows choose nothing. The table has the mean.
+`fast` trains full, BitFit and LoRA on the same model with `kpeft.run`'s defaults and 3 seeds, or what `--methods` names
+of all that `kpeft.run` has. A tenth of the training rows is held out and chooses the epoch; validation rows choose
+nothing. The table has the mean.
 
 Each protocol has an output folder of its own. WNLI is in neither paper's table.
 """
@@ -21,8 +22,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from experiments.glue_scores import table
+from experiments.glue_scores import PUBLISHED, table
 from experiments.recipe import Run, Sweep, main
+from kpeft.methods import METHODS
 from kpeft.report.document import Table
 from kpeft.results import FILE
 
@@ -49,6 +51,8 @@ PAPER = {
 
 
 def paper(options: argparse.Namespace) -> list[Sweep]:
+    if other := [method for method in options.methods if method not in PUBLISHED]:
+        raise ValueError(f"--protocol paper has settings of {', '.join(PUBLISHED)}, none of {other[0]}.")
     found = []
     mnli = options.output / "mnli-lora" / "seed={seed}"
     for task in options.tasks:
@@ -56,14 +60,15 @@ def paper(options: argparse.Namespace) -> list[Sweep]:
         batch, rate, epochs = LORA[task]
         flags = f"--batch-size {batch} --learning-rate {rate} --epochs {epochs} --warmup 0.06 --weight-decay 0.1"
         start, stage = "--method lora --rank 8 --alpha 16 --targets query,value", 0
-        if task in FROM_MNLI:
+        if task in FROM_MNLI and "lora" in options.methods:
             starts = [Path(str(mnli).replace("{seed}", str(seed))) for seed in options.seeds]
             missing = [str(folder) for folder in starts if not (folder / FILE).exists()]
             if "mnli" not in options.tasks and missing:
                 raise ValueError(f"--protocol paper starts {task} from the run {missing[0]}: add mnli to --tasks.")
             start, stage = f"--adapter {shlex.quote(str(mnli / 'adapter'))}", 1
-        found.append(Sweep(f"{task}-lora", f"{common} {flags} --max-length 512 {start}", stage=stage))
-        found += [Sweep(f"{task}-{name}", f"{common} {method}") for name, method in PAPER.items()]
+        lora = Sweep(f"{task}-lora", f"{common} {flags} --max-length 512 {start}", stage=stage)
+        others = {name: Sweep(f"{task}-{name}", f"{common} {method}") for name, method in PAPER.items()}
+        found += [({"lora": lora} | others)[method] for method in options.methods]
     return found
 
 
@@ -73,7 +78,7 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
     return [
         Sweep(f"{task}-{method}", f"--task {task} {PRESET} --method {method} --holdout 0.1")
         for task in options.tasks
-        for method in ("full", "bitfit", "lora")
+        for method in options.methods
     ]
 
 
@@ -83,9 +88,13 @@ def summary(options: argparse.Namespace, runs: dict[str, list[Run]]) -> Table:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=tuple(SEEDS), default="fast", help="(default fast)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(PUBLISHED), help=f"(default {' '.join(PUBLISHED)})"
+    )
 
 
 def settle(options: argparse.Namespace) -> None:
+    options.methods = list(dict.fromkeys(options.methods))
     options.seeds = options.seeds or SEEDS[options.protocol]
     options.output = options.output or Path("runs") / f"glue_table-{options.protocol}"
 

@@ -167,6 +167,17 @@ def test_protocols_have_their_own_seeds_folder_and_start(tmp_path: Path) -> None
     assert adapter == str(tmp_path / "mnli-lora" / "seed=0" / "adapter")
 
 
+def test_any_method_can_stand_in_the_table_but_papers_have_settings_of_three() -> None:
+    chosen = ("--tasks", "rte", "--methods", "ia3", "lora", "ia3")
+    runs = [runs_of(sweep, options("glue_table", *chosen))[0] for sweep in sweeps("glue_table", *chosen)]
+    assert [run.name for run in runs] == ["rte-ia3 seed=0", "rte-lora seed=0"]
+    assert isinstance(runs[0].config().method, kpeft.IA3)
+    with pytest.raises(ValueError, match="has settings of full, bitfit, lora, none of ia3"):
+        sweeps("glue_table", *chosen, "--protocol", "paper")
+    paper = sweeps("glue_table", "--protocol", "paper", "--tasks", "rte", "--methods", "full", "bitfit")
+    assert [sweep.name for sweep in paper] == ["rte-full", "rte-bitfit"]  # only LoRA starts from MNLI
+
+
 def test_the_ranks_of_the_report_and_what_its_bitfit_trains() -> None:
     configs = [run.config() for sweep in rank_sweep.sweeps(options("rank_sweep")) for run in _runs(sweep)]
     ranks = {getattr(config.method, "rank", None) for config in configs}
@@ -280,16 +291,19 @@ def texts(answer: Table) -> list[list[str]]:
 def test_the_table_of_published_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(get_task("rte").baseline, "accuracy", 0.75)  # between the median and the mean
     flags = options("glue_table", "--output", str(tmp_path), "--tasks", "mnli", "rte", "--seeds", "0", "1", "2")
+    flags.methods.append("loha")
     every = {sweep.name: runs_of(sweep, flags) for sweep in glue_table.sweeps(flags)}
+    write_result(every["rte-loha"][0], accuracy=0.625)
     for run, accuracy in zip(every["rte-lora"], (0.6, 0.7, 0.95), strict=True):
         write_result(run, accuracy=accuracy)
     names = [f"{half}/{name}" for half in ("matched", "mismatched") for name in ("accuracy", "f1")]
     write_result(every["mnli-full"][0], **dict.fromkeys(names, 0.85) | {"matched/accuracy": 0.75})
     folders: dict[str, Any] = {name: [run.folder for run in runs] for name, runs in every.items()}
     mean, median = (texts(table(folders, protocol)) for protocol in ("fast", "paper"))
-    assert [row[:2] for row in mean] == [["mnli", "full"], ["rte", "lora"]]
+    assert [row[:2] for row in mean] == [["mnli", "full"], ["rte", "lora"], ["rte", "loha"]]
     assert mean[0][3:8] == ["1", "accuracy", "0.800", "0.876", "-0.076"]
     assert mean[1][3:] == ["3", "accuracy", "0.750", "0.866", "-0.116", "accuracy 0.750 ≥ 0.75"]
+    assert mean[2][3:] == ["1", "accuracy", "0.625", "", "", "accuracy 0.625 < 0.75"]
     assert median[1][5:] == ["0.700", "0.866", "-0.166", "accuracy 0.700 < 0.75"]
     assert all(row.keys() == set(glue_table.TASKS) for row in PUBLISHED.values())
 
