@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from kpeft.glue.tasks import Task
 from kpeft.report.build import by_task, noted, which
 from kpeft.report.collect import Collection
-from kpeft.report.document import Cell, Document, Points, Section, Table, Text
+from kpeft.report.document import Block, Cell, Document, Points, Row, Section, Table, Text
+from kpeft.report.figures import pair_figure
 from kpeft.report.groups import PATHS, RUNS_OF_OTHERS, Evaluation, Group, Spread, group, labels
 from kpeft.report.tables import NONE, TIMES, best_of, lower_is_better, metric_names, seconds, spread_text
 
@@ -35,7 +36,9 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
         named = list(zip(groups, labels(groups), strict=True))
         pairs = [(name, sides[0][e.key], sides[1][e.key]) for e, name in named if all(e.key in side for side in sides)]
         tables = (_scores(task, pairs, evaluation), _times(task, pairs))
-        blocks: list[Table | Text | Points] = [table for table in tables if table.rows]
+        blocks: list[Block] = [table for table in tables if table.rows]
+        if (figure := pair_figure(pairs, evaluation)) is not None:
+            blocks.insert(0, Row((figure,)))
         if not pairs:
             blocks.append(Text("No configuration is in both."))
         for letter, own, other in (("A", 0, 1), ("B", 1, 0)):

@@ -1,16 +1,19 @@
-"""Scores against rank, learning rate, parameters and time, cost against rank, and bars of parameters and time."""
+"""Scores against rank, learning rate, parameters and time, cost against rank, bars of cost, and two folders' scores."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kpeft.report.document import Cell, Figure, Table
 from kpeft.report.drawing import COLOURS, INK, drawing, log_axis, number_text, style, swatch
 from kpeft.report.groups import Evaluation, Group, Spread, labels, own_name, spread
 from kpeft.report.tables import seconds, spread_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _CHOSEN = ("rank", "learning rate")  # by whoever started the runs
 _COSTS = ("trained parameters", "training seconds")
@@ -103,6 +106,41 @@ def _figure(
     )
 
 
+def pair_figure(pairs: Sequence[tuple[str, Group, Group]], evaluation: Evaluation) -> Figure | None:
+    """Returns the scores of a task's configurations in A and in B, by name; `None` where none has both."""
+    read = [(name, a, b, a.own_score(evaluation), b.own_score(evaluation)) for name, a, b in pairs]
+    scored = [(name, (a, b), (first, second)) for name, a, b, first, second in read if first and second]
+    if not scored:
+        return None
+    unit = own_name(scored[0][1][0].task)
+    with drawing(0.75 + 0.44 * len(scored)) as (drawn, panel):
+        for number in (0, 1):
+            scores = [spreads[number] for _, _, spreads in scored]
+            places = [place + 0.1 * number for place in range(len(scored))]
+            look = {**style(number), "linestyle": "none"}
+            whiskers = [score.std or 0.0 for score in scores]
+            panel.errorbar([score.mean for score in scores], places, xerr=whiskers, capsize=3, **look)
+        for place, (name, _, _) in enumerate(scored):
+            _name_above(panel, place - 0.14, name)
+        panel.set_ylim(len(scored) - 0.6, -0.75)
+        panel.set_yticks([])
+        panel.xaxis.set_major_formatter(number_text)
+        panel.set_xlabel(unit)
+        panel.spines["left"].set_visible(False)
+    rows = []
+    for name, sides, spreads in scored:
+        texts = (spread_text(score, len(side.runs)) for score, side in zip(spreads, sides, strict=True))
+        rows.append(tuple(map(Cell, (name, *texts))))
+    return Figure(
+        title="Score in A and in B",
+        caption=f"{unit.capitalize()}, means over seeds; whiskers are one standard deviation.",
+        svg=drawn.svg,
+        size=drawn.size,
+        key=tuple((swatch(number), side) for number, side in enumerate("AB")),
+        data=Table(caption="Score in A and in B", columns=("method", "A", "B"), rows=tuple(rows)),
+    )
+
+
 def bar_figures(groups: Sequence[Group], names: Sequence[str]) -> list[Figure]:
     """Returns bars of the trained parameters and of the time of a task's groups."""
     counts = [float(each.runs[0].result.parameters["trainable"]) for each in groups]
@@ -152,16 +190,7 @@ def _bars(
             log_axis(panel, [start, max(sums)])
             panel.set_xlim(start, max(sums) * 1.05)
         for place, label, whole in zip(places, names, sums, strict=True):
-            short = label if len(label) <= 44 else f"{label[:43]}…"
-            panel.annotate(
-                f"{short}: {text(whole)}",
-                (0, place - 0.28),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 0),
-                textcoords="offset points",
-                fontsize=9,
-                va="bottom",
-            )
+            _name_above(panel, place - 0.28, label, f": {text(whole)}")
         panel.set_ylim(len(names) - 0.7, -0.85)
         panel.set_yticks([])
         panel.xaxis.set_major_formatter(number_text)
@@ -178,4 +207,17 @@ def _bars(
         size=drawn.size,
         key=tuple((swatch(number, bar=True), name) for number, name in enumerate(parts)) if len(parts) > 1 else (),
         data=Table(caption=title, columns=("method", *columns), rows=tuple(rows)),
+    )
+
+
+def _name_above(panel: Axes, place: float, name: str, more: str = "") -> None:
+    short = name if len(name) <= 44 else f"{name[:43]}…"
+    panel.annotate(
+        f"{short}{more}",
+        (0, place),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 0),
+        textcoords="offset points",
+        fontsize=9,
+        va="bottom",
     )

@@ -14,7 +14,7 @@ from kpeft.report.answer import ANSWER, table_of, write_answer
 from kpeft.report.build import SAMPLE, build
 from kpeft.report.collect import collect
 from kpeft.report.compare import compare
-from kpeft.report.document import Commands, Document, Points, Row, Section, Table, Text
+from kpeft.report.document import Commands, Document, Figure, Points, Row, Section, Table, Text
 from kpeft.report.figures import score_figures
 from kpeft.report.groups import Evaluation, group, labels
 from kpeft.report.markdown import to_markdown
@@ -213,9 +213,9 @@ def test_runs_that_learned_from_others_are_compared_wherever_those_lie(tmp_path:
 
 def test_two_folders_are_compared(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.7, 0.8)):
-        write_run(tmp_path / "a" / str(seed), scores={"accuracy": accuracy, "loss": 0.5}, seed=seed)
+        write_run(tmp_path / "a" / str(seed), scores={"accuracy": accuracy, "f1": accuracy, "loss": 0.5}, seed=seed)
     timing = {"train_seconds": 100.0, "train_examples_per_second": 180.0}
-    write_run(tmp_path / "b" / "run", scores={"accuracy": 0.9, "loss": 0.6}, seed=5, timing=timing)
+    write_run(tmp_path / "b" / "run", scores={"accuracy": 0.9, "f1": 0.8, "loss": 0.6}, seed=5, timing=timing)
     write_run(tmp_path / "a" / "bitfit", BitFit())
     write_run(tmp_path / "b" / "rank", LoRA(rank=2))
     document = compare(collect(tmp_path / "a"), collect(tmp_path / "b"), "last")
@@ -223,9 +223,15 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     scores, times = (block for block in section.blocks if isinstance(block, Table))
     assert [[cell.text for cell in row] for row in scores.rows] == [
         ["lora, rank 8", "accuracy", "0.7500 ± 0.0707", "0.9000", "+0.1500", "2", "1"],
+        ["lora, rank 8", "f1", "0.7500 ± 0.0707", "0.8000", "+0.0500", "2", "1"],
         ["lora, rank 8", "loss", "0.5000 ± 0.0000", "0.6000", "+0.1000", "2", "1"],
     ]
-    assert [[cell.best for cell in row[2:4]] for row in scores.rows] == [[False, True], [True, False]]
+    assert [[cell.best for cell in row[2:4]] for row in scores.rows] == [[False, True], [False, True], [True, False]]
+    (pictures,) = (block for block in section.blocks if isinstance(block, Row))
+    (figure,) = pictures.blocks
+    assert isinstance(figure, Figure)
+    assert [[cell.text for cell in row] for row in figure.data.rows] == [["lora, rank 8", "0.7500 ± 0.0707", "0.8500"]]
+    assert [name for _, name in figure.key] == ["A", "B"]
     ratios = {row[1].text: row[4].text for row in times.rows}
     assert ratios == {"examples/s": "2.00", "training s": "0.50", "compilation s": "-", "whole run s": "-"}
     assert [block for block in section.blocks if isinstance(block, Text | Points)] == [
