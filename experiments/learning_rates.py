@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+from experiments.pivot import pivot
 from experiments.recipe import Sweep, main
 
 RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -26,4 +27,4 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
 
 
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=("mrpc", "rte"))
+    main(__doc__, sweeps, tasks=("mrpc", "rte"), summary=pivot("learning_rate"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 
+from experiments.pivot import pivot
 from experiments.recipe import Sweep, main
 
 COMMON = "--epochs 5 --learning-rate 1e-3 --batch-size 16 --weight-decay 0.01"
@@ -34,4 +35,4 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
 
 
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=("sst2", "mrpc"))
+    main(__doc__, sweeps, tasks=("sst2", "mrpc"), summary=pivot("rank"))

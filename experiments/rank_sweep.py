@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 
+from experiments.pivot import pivot
 from experiments.recipe import Sweep, main
 
 EPOCHS = {"mrpc": 10, "sst2": 1}
@@ -40,4 +41,4 @@ def sweeps(options: argparse.Namespace) -> list[Sweep]:
 
 
 if __name__ == "__main__":
-    main(__doc__, sweeps, tasks=tuple(EPOCHS))
+    main(__doc__, sweeps, tasks=tuple(EPOCHS), summary=pivot("rank"))

@@ -14,6 +14,7 @@ from finished_runs import write_result
 import kpeft
 from experiments import glue_table, parameters, rank_sweep, roberta_cost
 from experiments.glue_scores import PUBLISHED, table
+from experiments.pivot import pivot
 from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_of
 from experiments.runs import Job
 from kpeft.config import RunConfig
@@ -306,6 +307,21 @@ def test_the_table_of_published_scores(tmp_path: Path, monkeypatch: pytest.Monke
     assert mean[2][3:] == ["1", "accuracy", "0.625", "", "", "accuracy 0.625 < 0.75"]
     assert median[1][5:] == ["0.700", "0.866", "-0.166", "accuracy 0.700 < 0.75"]
     assert all(row.keys() == set(glue_table.TASKS) for row in PUBLISHED.values())
+
+
+def test_the_table_by_rank(tmp_path: Path) -> None:
+    flags = options("rank_sweep", "--output", str(tmp_path), "--tasks", "mrpc", "--seeds", "0", "1")
+    every = {sweep.name: runs_of(sweep, flags) for sweep in rank_sweep.sweeps(flags)}
+    for run in every["mrpc-lora-query"]:
+        if run.own["rank"] in (1, 4) and run.own != {"seed": 1, "rank": 4}:
+            write_result(run, accuracy=0.5 + 0.1 * run.own["seed"])
+    write_result(every["mrpc-bitfit"][0], accuracy=0.75)
+    answer = pivot("rank")(flags, every)
+    assert answer.columns == ("runs", "metric", "no rank", "1", "4", "8", "16", "32")
+    assert texts(answer)[1:3] == [
+        ["mrpc-lora-query", "accuracy", "-", "0.550 ± 0.071", "0.500 (1 of 2 runs)", "-", "-", "-"],
+        ["mrpc-bitfit", "accuracy", "0.750 (1 of 2 runs)", "-", "-", "-", "-", "-"],
+    ]
 
 
 def test_the_table_of_costs(tmp_path: Path) -> None:
