@@ -9,6 +9,7 @@ from pathlib import Path
 from kpeft.glue.tasks import get_task
 from kpeft.report.answer import table_of
 from kpeft.report.document import Table
+from kpeft.report.tables import NONE
 from kpeft.results import FILE, RunResult, read_result
 
 # Hu et al., 2021, https://arxiv.org/abs/2106.09685, table 2, RoBERTa-base: MNLI overall accuracy, CoLA Matthews
@@ -67,7 +68,7 @@ def table(sweeps: Mapping[str, list[Path]], protocol: str) -> Table:
         published = PUBLISHED.get(method, {}).get(task)
         cells = [
             *(task, method, results[0].preset, str(len(results)), METRICS.get(task, "accuracy"), f"{ours:.3f}"),
-            *(("", "") if published is None else (f"{published:.3f}", f"{ours - published:+.3f}")),
+            *((NONE, NONE) if published is None else (f"{published:.3f}", f"{ours - published:+.3f}")),
             baseline(task, results, middle),
         ]
         rows.append(cells)
