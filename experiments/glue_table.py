@@ -14,6 +14,12 @@ of all that `kpeft.run` has. A tenth of the training rows is held out and choose
 nothing. The table has the mean.
 
 Each protocol has an output folder of its own. WNLI is in neither paper's table.
+
+Reached with MiniLM (22.7 M parameters, no RoBERTa-base) by `fast`, seed 0, on two EPYC cores, on the validation rows,
+full, LoRA, BitFit: CoLA Matthews correlation .293, .252, .112; SST-2 accuracy (8,000 training rows) .856, .849, .817;
+MRPC accuracy .792, .799, .794; STS-B Pearson .848, .853, .845; RTE accuracy .538, .531, .430. By `--preset minilm
+--precision bfloat16 --jobs 2 --seeds 0` and `--tasks mrpc rte stsb cola`, or `--tasks sst2 --limit 8000`; all runs are
+in experiments/results/glue_table and glue_table-sst2.
 """
 
 from __future__ import annotations
