@@ -15,7 +15,7 @@ for every four of the task's, stands beside the others.
 
 Reached with MiniLM (22.7 M parameters, no BERT-base) on MRPC's 408 validation rows, seed 0, on two Xeon cores, by
 accuracy of the chosen evaluation: LoRA distilled .750, LoRA .745, full with layer-wise rates .733, bottleneck .728,
-full .721 (stopped early the same), prompt .706, three quarters frozen .699, head .689. All but head and prompt overfit.
+full .721 (stopped early the same), prompt .706, frozen .699, head .689. All overfit, head and prompt little.
 By `--preset minilm --precision bfloat16 --jobs 2 --tasks mrpc --seeds 0`; all runs: experiments/results/small_data.
 """
 
