@@ -46,12 +46,11 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
     for number in range(side_by_side):
         running.shares.put(cores[number::side_by_side])
     with ThreadPoolExecutor(side_by_side) as pool:
-        ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", running) for number, job in enumerate(jobs, 1)]
-        try:
+        try:  # around submit, too: the first runs are under way before the last is submitted
+            ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", running) for number, job in enumerate(jobs, 1)]
             return sum(end.result() != 0 for end in ends)
         except KeyboardInterrupt:
-            for end in ends:
-                end.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
             running.interrupt()
             raise
 

@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,28 @@ def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monke
         signal.signal(signal.SIGINT, before)
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["interrupted\n"] * 2
     assert not (tmp_path / "c").exists()
+
+
+def test_an_interrupt_while_runs_are_submitted_reaches_those_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool(ThreadPoolExecutor):
+        def submit(self, function: Any, job: Job, *arguments: Any) -> Any:  # type: ignore[override]
+            if job.name == "b":
+                while not (tmp_path / "a").exists():
+                    time.sleep(0.01)
+                raise KeyboardInterrupt
+            return super().submit(function, job, *arguments)
+
+    child = tmp_path / "child"
+    child.write_text(CHILD.format(folder=tmp_path))
+    child.chmod(0o755)
+    monkeypatch.setattr("experiments.runs.sys.executable", str(child))
+    monkeypatch.setattr("experiments.runs.ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        run_all([Job("a", ["a"]), Job("b", ["b"])], side_by_side=2)
+    assert (tmp_path / "a").read_text() == "interrupted\n"
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_run_does_not_begin_before_what_it_needs_has_ended(
