@@ -72,9 +72,9 @@ def paper(options: argparse.Namespace) -> list[Sweep]:
             if "mnli" not in options.tasks and missing:
                 raise ValueError(f"--protocol paper starts {task} from the run {missing[0]}: add mnli to --tasks.")
             start, stage = f"--adapter {shlex.quote(str(mnli / 'adapter'))}", 1
-        lora = Sweep(f"{task}-lora", f"{common} {flags} --max-length 512 {start}", stage=stage)
-        others = {name: Sweep(f"{task}-{name}", f"{common} {method}") for name, method in PAPER.items()}
-        found += [({"lora": lora} | others)[method] for method in options.methods]
+        by_method = {name: Sweep(f"{task}-{name}", f"{common} {method}") for name, method in PAPER.items()}
+        by_method["lora"] = Sweep(f"{task}-lora", f"{common} {flags} --max-length 512 {start}", stage=stage)
+        found += [by_method[method] for method in options.methods]
     return found
 
 

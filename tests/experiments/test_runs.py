@@ -21,11 +21,15 @@ while :; do sleep 0.05; done
 """
 
 
-def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = tmp_path / "child"
     child.write_text(CHILD.format(folder=tmp_path))
     child.chmod(0o755)
     monkeypatch.setattr("experiments.runs.sys.executable", str(child))
+
+
+def test_an_interrupt_reaches_the_runs_and_no_other_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_children(tmp_path, monkeypatch)
 
     def interrupt() -> None:
         while not all((tmp_path / name).exists() for name in ("a", "b")):
@@ -54,10 +58,7 @@ def test_an_interrupt_while_runs_are_submitted_reaches_those_under_way(
                 raise KeyboardInterrupt
             return super().submit(function, job, *arguments)
 
-    child = tmp_path / "child"
-    child.write_text(CHILD.format(folder=tmp_path))
-    child.chmod(0o755)
-    monkeypatch.setattr("experiments.runs.sys.executable", str(child))
+    run_children(tmp_path, monkeypatch)
     monkeypatch.setattr("experiments.runs.ThreadPoolExecutor", Pool)
     with pytest.raises(KeyboardInterrupt):
         run_all([Job("a", ["a"]), Job("b", ["b"])], side_by_side=2)
