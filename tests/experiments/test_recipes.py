@@ -26,7 +26,7 @@ from kpeft.run import make_configs, make_parser
 RECIPES = {
     "rank_sweep": ("mrpc", "sst2"),
     "bitfit_vs_lora": ("sst2", "stsb", "mrpc"),
-    "roberta_cost": ("sst2", "rte"),
+    "roberta_cost": ("sst2", "rte", "mrpc"),
     "query_lora": ("sst2", "mrpc"),
     "learning_rates": ("mrpc", "rte"),
     "small_data": ("mrpc", "rte"),
@@ -137,6 +137,11 @@ def test_settings_are_those_of_the_reports_and_papers() -> None:
     cost = config_of("roberta_cost", "sst2-lora")
     assert isinstance(cost.method, kpeft.LoRA)
     assert (cost.method.rank, cost.method.alpha, *said(cost, "epochs", "batch_size")) == (8, 8, 3, 16)
+    for task in ("rte", "mrpc"):
+        for head, trained in (("trained", True), ("random", False)):
+            cost = config_of("roberta_cost", f"{task}-bitfit-{head}-head")
+            assert cost.method is not None
+            assert (cost.method.train_head, *said(cost, "learning_rate")) == (trained, 5e-5)
     query = config_of("query_lora", "mrpc-lora", "--data-dir", "glue")
     assert isinstance(query.method, kpeft.LoRA)
     assert (query.method.targets, query.data.split) == ("query", "test")
