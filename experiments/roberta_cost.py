@@ -12,6 +12,13 @@ report: a small encoder learns it and hardly learns RTE.
 The table has the operations of a step, counted, and times as each run had them (all runs' together with --at-once);
 `experiments.benchmarks.speed` compares times in one go. What the report does not state, such as the rates on SST-2 and
 of full fine-tuning, is at kpeft's defaults.
+
+Reached with MiniLM (22.7 M parameters, no RoBERTa-base), seed 0, on two EPYC cores, on the validation rows, full, LoRA,
+BitFit: SST-2, 8,000 training rows, .859, .839, .817 at 121, 245 and 273 examples/s. MRPC, 5 epochs, full .821; LoRA
+.814 and BitFit .777 at 1e-3, .775 and .684 with a random head; .684, the constant answer, of all four at 5e-5. RTE,
+full .563, the others .477 to .549, about the constant answer's .527. By `--preset minilm --precision bfloat16 --jobs 2
+--seeds 0` and `--tasks sst2 --limit 8000`, `--tasks mrpc --epochs 5` or `--tasks rte`; all runs are in
+experiments/results/roberta_cost-sst2, roberta_cost-mrpc and roberta_cost.
 """
 
 from __future__ import annotations
