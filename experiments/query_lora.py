@@ -10,7 +10,8 @@ none, so `--offline` takes validation rows.
 Reached with MiniLM (22.7 M parameters, no BERT-base), seed 0, on two EPYC cores, accuracy at r = 1, 4, 16, and of
 BitFit: MRPC's 1,725 test rows .710, .712, .726, .763 (constant answer .665); SST-2's 872 validation rows, 8,000
 training rows, .805, .821, .815, .825. By `--preset minilm --precision bfloat16 --jobs 2 --seeds 0` and `--tasks mrpc`,
-or `--tasks sst2 --limit 8000`; all runs are in experiments/results/query_lora and query_lora-sst2.
+or `--tasks sst2 --limit 8000` with an `--output` of its own; all runs are in experiments/results/query_lora and
+query_lora-sst2.
 """
 
 from __future__ import annotations

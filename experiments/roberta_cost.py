@@ -5,9 +5,9 @@
 RoBERTa-base on SST-2, 3 epochs of batches of 16, LoRA r = 8, alpha 8 on query and value: a course report measured full
 .940 in 3,139 s, LoRA .912 in 1,923 s, BitFit .893 in 1,769 s (64.4, 105.1 and 114.2 examples/s). On RTE it got full
 .693, LoRA .527 and BitFit .487. There LoRA was given a task type that trains no head, and BitFit froze the head's
-kernels, so a random head stayed; the learning rate is not stated. The runs on RTE tell the two apart: head trained or
-not, times a rate for full fine-tuning (5e-5) or for few parameters (1e-3). So do those on MRPC, which is not in the
-report: a small encoder learns it and hardly learns RTE.
+kernels, so a random head stayed; the learning rate is not stated. The runs on RTE are to tell the two apart: head
+trained or not, times a rate for full fine-tuning (5e-5) or for few parameters (1e-3). So are those on MRPC, which is
+not in the report: a small encoder learns it and hardly learns RTE.
 
 The table has the operations of a step, counted, and times as each run had them (all runs' together with --at-once);
 `experiments.benchmarks.speed` compares times in one go. What the report does not state, such as the rates on SST-2 and
@@ -17,8 +17,8 @@ Reached with MiniLM (22.7 M parameters, no RoBERTa-base), seed 0, on two EPYC co
 BitFit: SST-2, 8,000 training rows, .859, .839, .817 at 121, 245 and 273 examples/s. MRPC, 5 epochs, full .821; LoRA
 .814 and BitFit .777 at 1e-3, .775 and .684 with a random head; .684, the constant answer, of all four at 5e-5. RTE,
 full .563, the others .477 to .549, about the constant answer's .527. By `--preset minilm --precision bfloat16 --jobs 2
---seeds 0` and `--tasks sst2 --limit 8000`, `--tasks mrpc --epochs 5` or `--tasks rte`; all runs are in
-experiments/results/roberta_cost-sst2, roberta_cost-mrpc and roberta_cost.
+--seeds 0` and `--tasks sst2 --limit 8000`, `--tasks mrpc --epochs 5` or `--tasks rte`, each with an `--output` of
+its own; all runs are in experiments/results/roberta_cost-sst2, roberta_cost-mrpc and roberta_cost.
 """
 
 from __future__ import annotations
