@@ -3,8 +3,9 @@
     python -m experiments.keep runs/rank_sweep experiments/results/rank_sweep
 
 Of each run that has ended: result.json and hardware.json as they are, and of its history every evaluation as it is and
-at most 50 training losses, each the mean of the steps since the one before. Adapters and checkpoints stay behind. The
-report is then written from what was kept, so that every number of it is in a file beside.
+the training losses as the page draws them: means over as many steps for all runs of a task, at most 50 of each run.
+Adapters and checkpoints stay behind. The report is then written from what was kept, so that every number of it is in a
+file beside.
 
 Exit status: as of `python -m kpeft.report`.
 """
@@ -13,16 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from kpeft.files import write_bytes
 from kpeft.hardware import HARDWARE
 from kpeft.report.__main__ import main as write_report
 from kpeft.report.answer import ANSWER
 from kpeft.report.collect import collect
-from kpeft.report.curves import POINTS
+from kpeft.report.curves import width_of
 from kpeft.results import FILE, HISTORY, RUNS
 
 
@@ -30,10 +33,23 @@ def keep(source: Path, target: Path) -> None:
     """Copies what is kept from one folder to the other; what lies there under the same name is replaced.
 
     Raises:
-        ValueError: If there is no run in `source` that can be read, or a history is damaged.
+        ValueError: If no run in `source` can be read, a history is damaged, or one folder is in the other.
     """
-    ended = [source / run.folder for run in collect(source).runs]
-    histories = {folder / HISTORY: thinned(folder / HISTORY) for folder in ended if (folder / HISTORY).is_file()}
+    here, there = source.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise ValueError(f"FROM {str(source)!r} and TO {str(target)!r} are one folder or one is in the other.")
+    found = collect(source)
+    for note in found.notes:
+        sys.stderr.write(f"experiments: {note}\n")
+    longest: Counter[str] = Counter()
+    for run in found.runs:
+        longest[run.result.task] = max([longest[run.result.task], *(step for step, _ in run.losses)])
+    ended = [source / run.folder for run in found.runs]
+    histories = {
+        folder / HISTORY: thinned(folder / HISTORY, width_of(longest[run.result.task]))
+        for folder, run in zip(ended, found.runs, strict=True)
+        if (folder / HISTORY).is_file()
+    }
     for path in (
         source / ANSWER,
         *source.rglob(RUNS),
@@ -45,27 +61,28 @@ def keep(source: Path, target: Path) -> None:
         write_bytes(target / path.relative_to(source), text.encode())
 
 
-def thinned(path: Path) -> str:
-    """Returns a history with every evaluation and at most 50 training losses, which are means.
+def thinned(path: Path, width: int) -> str:
+    """Returns a history with every evaluation, and of the training losses the means of `width` steps each.
 
     Raises:
         ValueError: If a line is damaged.
     """
     try:
         lines = [(line, json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        steps = [line["loss"] for _, line in lines if "metrics" not in line]
+        bins: dict[int, list[Any]] = defaultdict(list)
+        for _, line in lines:
+            if "metrics" not in line:
+                bins[-(-line["step"] // width)].append(line)
+        # Each mean where its last step was, between the same evaluations.
+        means = {id(each[-1]): {**each[-1], "loss": fmean(line["loss"] for line in each)} for each in bins.values()}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has a damaged line: {error!r}") from error
-    width, seen = -(-len(steps) // POINTS), 0
     kept = []
     for text, line in lines:
         if "metrics" in line:
             kept.append(text)
-            continue
-        seen += 1
-        if seen % width == 0 or seen == len(steps):
-            mean = statistics.fmean(steps[(seen - 1) // width * width : seen])
-            kept.append(json.dumps({**line, "loss": mean}))
+        elif id(line) in means:
+            kept.append(json.dumps(means[id(line)]))
     return "".join(f"{text}\n" for text in kept)
 
 
@@ -78,7 +95,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         keep(options.source, options.target)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"experiments: {error}\n")
         return 2
     return write_report([str(options.target), "--evaluation", options.evaluation])

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import bitfit_vs_lora, query_lora, rank_sweep, roberta_cost
-from experiments.recipe import parse, runs_of
+from experiments.flags import parse
+from experiments.recipe import runs_of
 from kpeft import runtime
 from kpeft.config import RunConfig
 from kpeft.files import replacing, write_json

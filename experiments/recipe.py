@@ -1,4 +1,4 @@
-"""What recipes share: their flags, the runs that are still to be made, and the page at the end.
+"""What recipes share: the runs that are still to be made, and the page at the end.
 
 A recipe is a module whose docstring asks a question. It names the runs that answer it as `Sweep`s; each is made with
 every seed, in a folder of its own. A run that is there already is not made again, and one that was broken off goes on.
@@ -12,23 +12,27 @@ import functools
 import itertools
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from experiments.flags import parse
 from experiments.runs import Job, run_all
-from kpeft.config import PRECISIONS, DataConfig, RunConfig, TrainingConfig
+from kpeft.config import DataConfig, RunConfig, TrainingConfig
 from kpeft.methods.fields import method_from_json, method_to_json
 from kpeft.report.__main__ import main as write_report
-from kpeft.report.answer import write_answer
+from kpeft.report.answer import ANSWER, write_answer
 from kpeft.report.document import Table
 from kpeft.report.drawing import check_matplotlib
 from kpeft.report.markdown import table_lines
 from kpeft.results import CHECKPOINTS, FILE
 from kpeft.run import make_config, make_configs, make_parser
-from kpeft.runtime import sigterm_as_sigint
+from kpeft.runtime import as_interrupts
+
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,20 @@ def main(
         settle: Fills in `seeds` and `output`, which are `None` where the user says nothing, by the recipe's own flags.
         summary: Gives the table that answers the recipe's question, from the flags and the runs by sweep.
     """
-    options = parse(doc, tasks, seeds, add_flags, settle)
     try:
+        options = parse(doc, tasks, seeds, add_flags, settle)
         check_matplotlib()
         if options.data_dir is not None and not Path(options.data_dir).is_dir():
             raise ValueError(f"--data-dir {options.data_dir!r} is no folder: give one with GLUE's, such as MRPC.")
-        with sigterm_as_sigint():
+        if options.output.exists() and not options.output.is_dir():
+            raise ValueError(f"--output {str(options.output)!r} is a file: name a folder.")
+        with as_interrupts(*ENDS):
             status = make(sweeps(options), options)
-        if summary is not None:
-            table = summary(options, {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)})
+        runs = {sweep.name: runs_of(sweep, options) for sweep in sweeps(options)}
+        if summary is not None and any(is_done(run) for each in runs.values() for run in each):
+            table = summary(options, runs)
+            of = f"--tasks {' '.join(options.tasks)} --seeds {' '.join(map(str, options.seeds))}"
+            table = dataclasses.replace(table, caption=f"{table.caption} ({of})")  # other runs may lie there, too
             write_answer(options.output, table)
             sys.stdout.write("\n".join(table_lines(table)) + "\n")
     except (ValueError, OSError) as error:
@@ -125,45 +134,6 @@ def main(
     sys.exit(status or page)
 
 
-def parse(
-    doc: str | None,
-    tasks: Sequence[str],
-    seeds: Sequence[int] = (0, 1, 2),
-    add_flags: Callable[[argparse.ArgumentParser], None] | None = None,
-    settle: Callable[[argparse.Namespace], None] | None = None,
-    arguments: Sequence[str] | None = None,
-) -> argparse.Namespace:
-    """Returns the flags of a recipe; see `main`."""
-    name = Path(getattr(sys.modules["__main__"], "__file__", None) or "recipe").stem
-    parser = argparse.ArgumentParser(
-        prog=f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--preset", help="instead of the recipe's own, such as minilm")
-    add("--data-dir", help="folder of GLUE TSVs; without it tensorflow-datasets loads them")
-    add("--offline", action="store_true", help="packaged encoder and bundled sample rows; touches no network")
-    add("--tasks", nargs="+", choices=tasks, default=list(tasks), help=f"(default {' '.join(tasks)})")
-    add("--seeds", nargs="+", type=int, help=f"(default {' '.join(map(str, seeds))})")
-    add("--limit", type=int, help="use only so many training rows")
-    add("--epochs", type=int, help="instead of the recipe's own")
-    add("--precision", default="float32", choices=PRECISIONS, help="(default float32)")
-    add("--jobs", type=int, default=1, help="processes side by side, each on its share of the cores (default 1)")
-    add(
-        "--at-once",
-        action="store_true",
-        help="train a sweep's runs in one process, as an accelerator does faster; one that is broken off begins anew",
-    )
-    add("--output", type=Path, help=f"(default runs/{name})")
-    if add_flags is not None:
-        add_flags(parser)
-    options = parser.parse_args(arguments)
-    if settle is not None:
-        settle(options)
-    options.seeds = list(dict.fromkeys(options.seeds or seeds))
-    options.output = options.output or Path("runs") / name
-    return options
-
-
 def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
     """Makes the runs that are not there yet and returns 1 if any failed, else 0.
 
@@ -174,6 +144,8 @@ def make(sweeps: Sequence[Sweep], options: argparse.Namespace) -> int:
     jobs = {sweep: jobs_of(each, options) for sweep, each in runs.items()}
     there, count = sum(is_done(run) for each in runs.values() for run in each), sum(map(len, runs.values()))
     sys.stderr.write(f"runs: {count}, there already: {there}; results in {options.output}\n")
+    if there < count:  # what it says will be out of date
+        (options.output / ANSWER).unlink(missing_ok=True)
     failed = 0
     for stage in sorted({sweep.stage for sweep in sweeps}):
         # The first of each sweep, then the second, and so on, so that what is broken off has something of all.
@@ -203,10 +175,11 @@ def jobs_of(runs: list[Run], options: argparse.Namespace) -> list[Job]:
     """
     open_runs = [run for run in runs if not is_done(run)]
     begun = [run for run in open_runs if _is_begun(run)]
-    # Training at once clears what was trained at once in the folder before.
-    alone = not begun and len(runs) > 1 and not any(runs[0].folder.parent.glob(f"*/{FILE}"))
+    # Training at once clears what was trained at once in the folder before, be it of other seeds.
+    sweep = runs[0].folder.parent
+    alone = len(runs) > 1 and not any(any(sweep.glob(f"*/{name}")) for name in (FILE, f"{CHECKPOINTS}/step-*"))
     if options.at_once and alone and _fit_together(runs):
-        return [Job(runs[0].folder.parent.name, _all_at_once(runs))]
+        return [Job(sweep.name, _all_at_once(runs))]
     jobs = []
     for run in open_runs:
         how = "--resume" if run in begun else "--overwrite"  # of what broke off before its first checkpoint

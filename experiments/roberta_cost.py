@@ -38,7 +38,7 @@ RATES = (5e-5, 1e-3)
 SIZES = {
     "roberta_base_en": Encoder(layers=12, width=768, inner=3072),
     "bert_base_en_uncased": Encoder(layers=12, width=768, inner=3072),
-    "minilm": Encoder(layers=12, width=384, inner=1536),
+    "minilm": Encoder(layers=6, width=384, inner=1536),
 }
 LENGTH = 64  # tokens of the rows that operations are counted for
 

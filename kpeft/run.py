@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     configs: list[RunConfig] = []
-    with runtime.sigterm_as_sigint(), runtime.notes_on_stdout():
+    with runtime.as_interrupts(signal.SIGTERM), runtime.notes_on_stdout():
         try:
             options = _parse(arguments)
             if options.list:

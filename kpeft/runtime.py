@@ -78,17 +78,18 @@ def keep_memory() -> None:
 
 
 @contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """Within the context SIGTERM interrupts as Ctrl-C does."""
+def as_interrupts(*numbers: signal.Signals) -> Iterator[None]:
+    """Within the context signals interrupt as Ctrl-C does, but for those that are ignored, as SIGHUP under nohup."""
 
     def interrupt(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    taken = {each: signal.signal(each, interrupt) for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for each, previous in taken.items():
+            signal.signal(each, previous)
 
 
 @contextmanager

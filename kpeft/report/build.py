@@ -12,9 +12,13 @@ from kpeft.report.command import command
 from kpeft.report.curves import loss_figures
 from kpeft.report.document import Block, Commands, Document, Figure, Points, Row, Section, Text
 from kpeft.report.figures import bar_figures, score_figures
-from kpeft.report.groups import Evaluation, Group, group, labels
+from kpeft.report.groups import Evaluation, Group, group, is_sample, labels
 
 SAMPLE = "The rows of these runs are made up: the scores show that everything works, and say nothing about GLUE."
+SOME_SAMPLE = (
+    "In {} of {} runs the rows are made up (those with --offline and no data folder): their scores say nothing about "
+    "GLUE and are not in bold."
+)
 
 
 def build(collection: Collection, evaluation: Evaluation) -> Document:
@@ -70,14 +74,7 @@ def _task(task: Task, groups: list[Group], evaluation: Evaluation) -> Section:
         lines.append(
             f"In {held} of {_count(len(runs), 'run')}, training rows that were held out chose the best evaluation."
         )
-    if any(run.result.data.get("source") == "sample" for run in runs):
-        lines.append(SAMPLE)
-    if any(run.at_once for run in runs):
-        lines.append("Runs that were trained at once each show the seconds of all of them.")
-    lines += [_mixed(each, name) for each, name in zip(groups, names, strict=True) if len(_made_on(each)) > 1]
-    lines += [
-        _twice(each, name) for each, name in zip(groups, names, strict=True) if len(set(each.seeds)) < len(each.seeds)
-    ]
+    lines += cautions(groups, names)
     parts = []
     if tables.metric_names(task, groups, evaluation):
         matrices, note = tables.confusions(groups, names, evaluation)
@@ -94,6 +91,23 @@ def _task(task: Task, groups: list[Group], evaluation: Evaluation) -> Section:
     return Section(
         title=task.title, blocks=(Text(" ".join(lines)),), parts=tuple(part for part in parts if part.blocks)
     )
+
+
+def cautions(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """Says what keeps scores or times of a task's runs from being compared."""
+    runs = [run for each in groups for run in each.runs]
+    made_up = sum(is_sample(run) for run in runs)
+    lines = []
+    if made_up == len(runs):
+        lines.append(SAMPLE)
+    elif made_up:
+        lines.append(SOME_SAMPLE.format(made_up, len(runs)))
+    if any(run.at_once for run in runs):
+        lines.append("Runs that were trained at once each show the seconds of all of them.")
+    lines += [_mixed(each, name) for each, name in zip(groups, names, strict=True) if len(_made_on(each)) > 1]
+    return lines + [
+        _twice(each, name) for each, name in zip(groups, names, strict=True) if len(set(each.seeds)) < len(each.seeds)
+    ]
 
 
 def _figures(title: str, figures: Sequence[Figure]) -> Section:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kpeft.glue.tasks import Task
-from kpeft.report.build import by_task, noted, which
+from kpeft.report.build import by_task, cautions, noted, which
 from kpeft.report.collect import Collection
 from kpeft.report.document import Block, Cell, Document, Points, Row, Section, Table, Text
 from kpeft.report.figures import pair_figure
 from kpeft.report.groups import PATHS, RUNS_OF_OTHERS, Evaluation, Group, Spread, group, labels
-from kpeft.report.tables import NONE, TIMES, best_of, lower_is_better, metric_names, seconds, spread_text
+from kpeft.report.tables import NONE, TIMES, best_of, hardware_text, lower_is_better, metric_names, seconds, spread_text
 
 Pair = tuple[str, Group, Group]
 
@@ -36,9 +36,14 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
         named = list(zip(groups, labels(groups), strict=True))
         pairs = [(name, sides[0][e.key], sides[1][e.key]) for e, name in named if all(e.key in side for side in sides)]
         tables = (_scores(task, pairs, evaluation), _times(task, pairs))
-        blocks: list[Block] = [table for table in tables if table.rows]
+        blocks: list[Block] = [
+            Text(_made(letter, [(name, side[e.key]) for e, name in named if e.key in side]))
+            for letter, side in zip("AB", sides, strict=True)
+            if any(e.key in side for e in groups)
+        ]
         if (figure := pair_figure(pairs, evaluation)) is not None:
-            blocks.insert(0, Row((figure,)))
+            blocks.append(Row((figure,)))
+        blocks += [table for table in tables if table.rows]
         if not pairs:
             blocks.append(Text("No configuration is in both."))
         for letter, own, other in (("A", 0, 1), ("B", 1, 0)):
@@ -47,6 +52,13 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
                 blocks += [Text(f"Only in {letter}:"), Points(tuple(alone))]
         sections.append(Section(title=task.title, blocks=tuple(blocks)))
     return Document(title=f"kpeft runs: {first.name} and {second.name}", lead=lead, sections=tuple(sections))
+
+
+def _made(letter: str, named: Sequence[tuple[str, Group]]) -> str:
+    """Says what one side was made on, and what keeps it from being compared."""
+    names, groups = zip(*named, strict=True)
+    hardware = sorted({hardware_text(run) for each in groups for run in each.runs})
+    return " ".join([f"Hardware of {letter}: {'; and '.join(hardware)}.", *cautions(groups, names)])
 
 
 def _scores(task: Task, pairs: Sequence[Pair], evaluation: Evaluation) -> Table:

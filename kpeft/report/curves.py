@@ -20,7 +20,7 @@ Curve = Mapping[int, Spread]
 def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]:
     """Returns the figures of a task's losses: eight groups in each, all with the same axes."""
     longest = max((step for each in groups for run in each.runs for step, _ in run.losses), default=0)
-    width = -(-longest // POINTS) or 1
+    width = width_of(longest)
     training = [_mean([_binned(run, width) for run in each.runs]) for each in groups]
     steps = f"means of {width} steps each" if width > 1 else "every step"
     figures = _draw("training loss", f"In {steps}.", training, labels)
@@ -32,6 +32,11 @@ def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]
     masked = [_mean([_masked_lm(run) for run in each.runs]) for each in groups]
     what = "Of the encoder on text that is not the task's; what it rises, training has made it forget."
     return figures + _draw("masked-LM loss", what, masked, labels)
+
+
+def width_of(longest: int) -> int:
+    """Returns over how many steps the training losses of a task are averaged, from the steps of its longest run."""
+    return -(-longest // POINTS) or 1
 
 
 def _binned(run: Run, width: int) -> dict[int, float]:

@@ -80,6 +80,11 @@ class Group:
         return spread(run.result.timing.get(name) for run in self.runs)
 
 
+def is_sample(run: Run) -> bool:
+    """Whether a run's rows are the made-up ones."""
+    return run.result.data.get("source") == "sample"
+
+
 def score_of(run: Run, evaluation: Evaluation) -> Score | None:
     """Returns the evaluation that is shown of a run."""
     return run.result.last if evaluation == "last" else run.result.best
@@ -115,6 +120,8 @@ def group(runs: Iterable[Run], *, without: Sequence[str] = (), given: Sequence[s
     for run in runs:
         flat = {name: value for name, value in options_of(run.result).items() if name[1] not in without}
         flat |= {name: value is not None for name, value in flat.items() if name[1] in given}
+        if "data_dir" in without:  # which else says so, beside --offline
+            flat["", "made-up rows"] = is_sample(run)
         key = json.dumps(sorted((*name, value) for name, value in flat.items()))
         found.setdefault(key, []).append(run)
         options[key] = flat

@@ -8,7 +8,7 @@ from kpeft.glue.tasks import Task
 from kpeft.report.collect import Run
 from kpeft.report.confusion import Confusion, solve
 from kpeft.report.document import Cell, Table
-from kpeft.report.groups import Evaluation, Group, Spread, own_name, own_score, score_of, varying
+from kpeft.report.groups import Evaluation, Group, Spread, is_sample, own_name, own_score, score_of, varying
 from kpeft.results import MASKED_LM_LOSS
 
 _LOWER_IS_BETTER = ("loss", "mse", "mae", MASKED_LM_LOSS)
@@ -35,7 +35,11 @@ def scores(groups: Sequence[Group], evaluation: Evaluation) -> Table:
     metrics = metric_names(task, groups, evaluation)
     options = varying(groups)
     columns = [[each.metric(name, evaluation) for each in groups] for name in metrics]
-    best = [best_of(column, lower=lower_is_better(name)) for name, column in zip(metrics, columns, strict=True)]
+    real = [not any(map(is_sample, each.runs)) for each in groups]
+    best = []
+    for name, column in zip(metrics, columns, strict=True):
+        fit = [value if own or not any(real) else None for value, own in zip(column, real, strict=True)]
+        best.append(best_of(fit, lower=lower_is_better(name)))  # made-up rows do not compete with real ones
     rows = []
     for index, each in enumerate(groups):
         cells = [Cell(each.method), *(Cell(each.option(name) or NONE) for name in options), Cell(_seeds(each))]

@@ -13,12 +13,16 @@ from finished_runs import write_result
 
 import kpeft
 from experiments import glue_table, parameters, rank_sweep, roberta_cost
+from experiments.benchmarks.cost import Encoder
+from experiments.flags import parse
 from experiments.glue_scores import PUBLISHED, table
 from experiments.pivot import pivot
-from experiments.recipe import Run, Sweep, is_done, jobs_of, make, parse, runs_of
+from experiments.recipe import Run, Sweep, is_done, jobs_of, make, runs_of
 from experiments.runs import Job
+from kpeft.backbones.minilm import minilm_folder
 from kpeft.config import RunConfig
 from kpeft.glue.tasks import get_task
+from kpeft.report.answer import ANSWER, read_answer
 from kpeft.report.document import Table
 from kpeft.results import FILE
 from kpeft.run import make_configs, make_parser
@@ -270,6 +274,46 @@ def test_runs_of_other_options_are_not_taken_for_these(tmp_path: Path, monkeypat
     assert begun == []
 
 
+def test_at_once_clears_no_checkpoint_of_another_seed(tmp_path: Path) -> None:
+    flags = options("rank_sweep", "--at-once", "--output", str(tmp_path), "--seeds", "1", "2")
+    sweep = rank_sweep.sweeps(flags)[0]
+    assert len(jobs_of(runs_of(sweep, flags), flags)) == 1
+    (tmp_path / sweep.name / "seed=0,rank=1" / "checkpoints" / "step-00000010").mkdir(parents=True)
+    jobs = jobs_of(runs_of(sweep, flags), flags)
+    assert len(jobs) == len(runs_of(sweep, flags)) > 1
+
+
+def test_an_answer_says_of_which_runs_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    recipe = importlib.import_module("experiments.recipe")
+    left: list[bool] = []
+
+    def take(jobs: list[Job], side_by_side: int) -> int:
+        left.append((tmp_path / ANSWER).exists())
+        return 0
+
+    monkeypatch.setattr("experiments.recipe.run_all", take)
+
+    def answer(*seeds: str) -> Table | None:
+        arguments = ("--output", str(tmp_path), "--tasks", "mrpc", "--offline", "--seeds", *seeds)
+        monkeypatch.setattr("sys.argv", ["rank_sweep", *arguments])
+        with pytest.raises(SystemExit):
+            recipe.main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"), summary=pivot("rank"))
+        return read_answer(tmp_path)
+
+    assert answer("0") is None  # no run is there
+    flags = options("rank_sweep", "--output", str(tmp_path), "--tasks", "mrpc", "--offline", "--seeds", "0")
+    for run in (run for sweep in rank_sweep.sweeps(flags) for run in runs_of(sweep, flags)):
+        write_result(run, accuracy=0.8)
+    whole = answer("0")
+    assert whole is not None
+    assert whole.caption.endswith("(--tasks mrpc --seeds 0)")
+    # Of more seeds it would be out of date while their runs are under way.
+    more = answer("0", "1")
+    assert more is not None
+    assert more.caption.endswith("(--tasks mrpc --seeds 0 1)")
+    assert left == [False, False, False]
+
+
 def test_later_stages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[list[str]] = []
 
@@ -341,6 +385,16 @@ def test_the_table_of_costs(tmp_path: Path) -> None:
     assert row == ["sst2-lora", "0.0005", "2", "1,234", f"{operations / 1e6:.0f}", "10", "20", "0.650"]
 
 
+def test_operations_are_counted_for_the_encoder_as_it_is() -> None:
+    try:
+        folder = minilm_folder()
+    except ValueError:
+        pytest.skip("the minilm extra is not installed")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"layers": "num_hidden_layers", "width": "hidden_size", "inner": "intermediate_size"}
+    assert roberta_cost.SIZES["minilm"] == Encoder(**{field: config[name] for field, name in names.items()})
+
+
 def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     flags = options("rank_sweep", "--output", str(tmp_path), "--seeds", "0", "--offline", "--tasks", "mrpc")
     run = runs_of(rank_sweep.sweeps(flags)[0], flags)[0]
@@ -349,9 +403,23 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     content["config"]["precision"] = "bfloat16"
     (run.folder / FILE).write_text(json.dumps(content))
     monkeypatch.setattr("sys.argv", ["rank_sweep", *f"--output {tmp_path} --seeds 0 --offline --tasks mrpc".split()])
+    recipe = importlib.import_module("experiments.recipe")
     with pytest.raises(SystemExit, match="2"):
-        importlib.import_module("experiments.recipe").main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
+        recipe.main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
     assert capsys.readouterr().err.startswith("experiments: ")
+    (tmp_path / "file").touch()
+    for wrong, said in (
+        (["--jobs", "0"], "--jobs 0: give 1"),
+        (["--limit", "x"], "argument --limit: invalid int value: 'x'"),
+        (["--tasks", "rte"], "argument --tasks: invalid choice: 'rte'"),
+        (["--output", str(tmp_path / "file")], "is a file"),
+    ):
+        monkeypatch.setattr("sys.argv", ["rank_sweep", *wrong])
+        with pytest.raises(SystemExit, match="2"):
+            recipe.main("", rank_sweep.sweeps, tasks=("mrpc", "sst2"))
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("experiments: ")
+        assert said in line
 
 
 def test_the_counted_parameters_are_those_of_the_reports() -> None:

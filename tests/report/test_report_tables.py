@@ -235,8 +235,32 @@ def test_two_folders_are_compared(tmp_path: Path) -> None:
     ratios = {row[1].text: row[4].text for row in times.rows}
     assert ratios == {"examples/s": "2.00", "training s": "0.50", "compilation s": "-", "whole run s": "-"}
     assert [block for block in section.blocks if isinstance(block, Text | Points)] == [
+        *(Text("Hardware of A: not recorded."), Text("Hardware of B: not recorded.")),
         *(Text("Only in A:"), Points(("bitfit",)), Text("Only in B:"), Points(("lora, rank 2",))),
     ]
+
+
+def test_made_up_rows_and_real_ones_do_not_compete(tmp_path: Path) -> None:
+    offline = DataConfig(offline=True)
+    write_run(tmp_path / "a" / "sample", scores={"accuracy": 0.99, "f1": 0.99}, data=offline)
+    assert first_paragraph(tmp_path).endswith(SAMPLE)
+    write_run(tmp_path / "a" / "lora", scores={"accuracy": 0.8, "f1": 0.8})
+    write_run(tmp_path / "a" / "bitfit", BitFit(), scores={"accuracy": 0.7, "f1": 0.7})
+    assert "In 1 of 3 runs the rows are made up" in first_paragraph(tmp_path)
+    (table, *_) = build(collect(tmp_path), "last").sections[0].parts[0].blocks
+    assert isinstance(table, Table)
+    accuracy = table.columns.index("accuracy")
+    assert [row[accuracy].text for row in table.rows if row[accuracy].best] == ["0.8000"]
+    # Nor are they one configuration where the folder of rows does not count.
+    write_run(tmp_path / "b" / "lora", scores={"accuracy": 0.9, "f1": 0.9}, hardware=HARDWARE)
+    (section,) = compare(collect(tmp_path / "a"), collect(tmp_path / "b"), "last").sections
+    (scores, *_) = (block for block in section.blocks if isinstance(block, Table))
+    assert [[cell.text for cell in row[1:4]] for row in scores.rows] == [
+        *(["accuracy", "0.8000", "0.9000"], ["f1", "0.8000", "0.9000"]),
+    ]
+    first, second = (block.text for block in section.blocks[:2] if isinstance(block, Text))
+    assert first.startswith("Hardware of A: not recorded. In 1 of 3 runs the rows are made up")
+    assert second == "Hardware of B: 2 x L4 (gpu); A processor, 8 cores."
 
 
 def test_runs_at_once_and_on_different_machines_are_told(tmp_path: Path) -> None:
