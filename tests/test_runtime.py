@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_a_note_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
             for number in (1, 2, 1):
                 logger.warning("note %d", number)
     assert capsys.readouterr().out == "note 1\nnote 2\n" * 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
+def test_signals_interrupt_unless_they_are_ignored() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with pytest.raises(KeyboardInterrupt), runtime.as_interrupts(signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with runtime.as_interrupts(signal.SIGHUP):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
