@@ -17,7 +17,7 @@ from kpeft.report.groups import Evaluation, Group, group, is_sample, labels
 SAMPLE = "The rows of these runs are made up: the scores show that everything works, and say nothing about GLUE."
 SOME_SAMPLE = (
     "In {} of {} runs the rows are made up (those with --offline and no data folder): their scores say nothing about "
-    "GLUE and are not in bold."
+    "GLUE and do not compete with the others'."
 )
 
 
