@@ -6,16 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from kpeft.config import PRECISIONS
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing the usage, so that every mistake gives one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}. --help shows all.")
+from kpeft.report.__main__ import OneLineParser
 
 
 def parse(
@@ -32,7 +25,7 @@ def parse(
         ValueError: If one is wrong.
     """
     name = Path(getattr(sys.modules["__main__"], "__file__", None) or "recipe").stem
-    parser = _Parser(
+    parser = OneLineParser(
         prog=f"python -m experiments.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -12,16 +12,16 @@ Exit status: as of `python -m kpeft.report`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kpeft.files import write_bytes
 from kpeft.hardware import HARDWARE
+from kpeft.report.__main__ import OneLineParser
 from kpeft.report.__main__ import main as write_report
 from kpeft.report.answer import ANSWER
 from kpeft.report.collect import collect
@@ -41,13 +41,11 @@ def keep(source: Path, target: Path) -> None:
     found = collect(source)
     for note in found.notes:
         sys.stderr.write(f"experiments: {note}\n")
-    longest: Counter[str] = Counter()
-    for run in found.runs:
-        longest[run.result.task] = max([longest[run.result.task], *(step for step, _ in run.losses)])
-    ended = [source / run.folder for run in found.runs]
+    ended = {source / run.folder: run.result.task for run in found.runs}
+    widths = {task: width_of(run for run in found.runs if run.result.task == task) for task in ended.values()}
     histories = {
-        folder / HISTORY: thinned(folder / HISTORY, width_of(longest[run.result.task]))
-        for folder, run in zip(ended, found.runs, strict=True)
+        folder / HISTORY: thinned(folder / HISTORY, widths[task])
+        for folder, task in ended.items()
         if (folder / HISTORY).is_file()
     }
     for path in (
@@ -88,12 +86,12 @@ def thinned(path: Path, width: int) -> str:
 
 def main() -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.keep", description=(__doc__ or "").splitlines()[0])
+    parser = OneLineParser(prog="python -m experiments.keep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, metavar="FROM", help="folder of runs, such as runs/rank_sweep")
     parser.add_argument("target", type=Path, metavar="TO", help="folder in the repository")
     parser.add_argument("--evaluation", choices=("last", "best"), default="last", help="as of kpeft.report")
-    options = parser.parse_args()
     try:
+        options = parser.parse_args()
         keep(options.source, options.target)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"experiments: {error}\n")

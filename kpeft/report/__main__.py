@@ -22,14 +22,18 @@ from kpeft.report.page import to_html
 from kpeft.report.pictures import write_pictures
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """Raises instead of printing the usage, so that every mistake gives one line."""
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}. --help shows all.")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser."""
-    parser = _Parser(prog="python -m kpeft.report", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser(
+        prog="python -m kpeft.report", description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     add = parser.add_argument
     add("folder", nargs="?", type=Path, metavar="FOLDER", help="where runs of kpeft.run lie, at any depth")
     add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two such folders, side by side")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kpeft.report.collect import Run
 from kpeft.report.document import Cell, Figure, Table
@@ -19,8 +19,7 @@ Curve = Mapping[int, Spread]
 
 def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]:
     """Returns the figures of a task's losses: eight groups in each, all with the same axes."""
-    longest = max((step for each in groups for run in each.runs for step, _ in run.losses), default=0)
-    width = width_of(longest)
+    width = width_of(run for each in groups for run in each.runs)
     training = [_mean([_binned(run, width) for run in each.runs]) for each in groups]
     steps = f"means of {width} steps each" if width > 1 else "every step"
     figures = _draw("training loss", f"In {steps}.", training, labels)
@@ -34,8 +33,9 @@ def loss_figures(groups: Sequence[Group], labels: Sequence[str]) -> list[Figure]
     return figures + _draw("masked-LM loss", what, masked, labels)
 
 
-def width_of(longest: int) -> int:
-    """Returns over how many steps the training losses of a task are averaged, from the steps of its longest run."""
+def width_of(runs: Iterable[Run]) -> int:
+    """Returns over how many steps the training losses of a task's runs are averaged, for at most 50 points of each."""
+    longest = max((step for run in runs for step, _ in run.losses), default=0)
     return -(-longest // POINTS) or 1
 
 

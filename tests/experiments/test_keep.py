@@ -81,4 +81,7 @@ def test_a_folder_without_runs_is_refused(
     (tmp_path / "runs").mkdir()
     assert keep.main() == 2
     assert "holds no run to show" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["keep", str(tmp_path / "runs")])
+    assert keep.main() == 2
+    assert capsys.readouterr().err == "experiments: the following arguments are required: TO. --help shows all.\n"
     assert not (tmp_path / "kept").exists()
