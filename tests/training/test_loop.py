@@ -213,10 +213,15 @@ def test_a_second_evaluation_compiles_nothing() -> None:
     model, counts = make_model(), []
 
     def evaluate(trained: keras.Model) -> dict[str, float]:
+        scores = accuracy(trained, ROWS)
         counts.append(len(compilations))
-        return accuracy(trained, ROWS)
+        return scores
 
-    run(model, ROWS, TrainingConfig(epochs=4, batch_size=8), evaluate=evaluate)
+    try:
+        run(model, ROWS, TrainingConfig(epochs=4, batch_size=8), evaluate=evaluate)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
     assert counts[0] > 0
-    # The first evaluation compiles; from the second on, neither evaluations nor steps do.
-    assert counts[1] == counts[2] == counts[3] == len(compilations)
+    # From the end of the first evaluation to that of the last, neither steps nor evaluations compile. What comes after
+    # is not counted: Keras's sum of its metrics, which compiles the first time in a process.
+    assert counts == [counts[0]] * 4
