@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from kpeft.glue.tasks import Task
 from kpeft.report import tables
-from kpeft.report.collect import Collection
+from kpeft.report.collect import Collection, Run
 from kpeft.report.command import command
 from kpeft.report.curves import loss_figures
 from kpeft.report.document import Block, Commands, Document, Figure, Points, Row, Section, Text
 from kpeft.report.figures import bar_figures, score_figures
-from kpeft.report.groups import Evaluation, Group, group, is_sample, labels
+from kpeft.report.groups import Evaluation, Group, group, has_holdout, is_sample, labels
 
 SAMPLE = "The rows of these runs are made up: the scores show that everything works, and say nothing about GLUE."
 SOME_SAMPLE = (
@@ -32,7 +32,7 @@ def build(collection: Collection, evaluation: Evaluation) -> Document:
     lead = [
         f"{_count(len(collection.runs), 'run')} of {_count(len(groups), 'configuration')}; runs that differ only in "
         "the seed are put together. The best mean of a column is in bold. Scores are fractions.",
-        which(evaluation),
+        which(evaluation, collection.runs),
     ]
     sections = [noted(collection)] if collection.notes else []
     if collection.answer is not None:
@@ -41,13 +41,19 @@ def build(collection: Collection, evaluation: Evaluation) -> Document:
     return Document(title=f"kpeft runs: {collection.name}", lead=tuple(lead), sections=tuple(sections))
 
 
-def which(evaluation: Evaluation) -> str:
-    """Says which evaluation is shown."""
+def which(evaluation: Evaluation, runs: Sequence[Run]) -> str:
+    """Says which evaluation is shown, and what chose it."""
     if evaluation == "last":
         return "Shown is the evaluation after the last step of each run."
+    held = sum(map(has_holdout, runs))
+    if held == len(runs):
+        return (
+            "Shown is the best evaluation of each run, chosen on training rows that were held out, not on the rows "
+            "that it is reported on."
+        )
     return (
-        "Shown is the best evaluation of each run. But for runs with --holdout, it was chosen on the validation rows "
-        "that it is reported on: these scores are too good, and the more so the more evaluations a run had."
+        f"Shown is the best evaluation of each run. {'But for runs with --holdout, it' if held else 'It'} was chosen "
+        "on the rows that it is reported on: these scores are too good, and the more so the more evaluations a run had."
     )
 
 
@@ -69,7 +75,7 @@ def _task(task: Task, groups: list[Group], evaluation: Evaluation) -> Section:
     splits = {str(run.result.config["data"].get("split", "validation")) for run in runs}
     if splits != {"validation"}:
         lines.append(f"Evaluated is the {' or '.join(sorted(splits))} split; what is called validation below is that.")
-    held = sum(run.result.config["data"].get("holdout") is not None for run in runs)
+    held = sum(map(has_holdout, runs))
     if held:
         lines.append(
             f"In {held} of {_count(len(runs), 'run')}, training rows that were held out chose the best evaluation."

@@ -29,7 +29,7 @@ def compare(first: Collection, second: Collection, evaluation: Evaluation) -> Do
     lead = (
         f"A is {first.name}, B is {second.name}. Runs of one configuration, but for the seed and the folders of rows, "
         "adapters and teachers, are put together. The better mean is in bold; a difference is B - A, a ratio B / A.",
-        which(evaluation),
+        which(evaluation, [*first.runs, *second.runs]),
     )
     sections = [noted(side) for side in (first, second) if side.notes]
     for task, groups in by_task([*sides[0].values(), *(e for key, e in sides[1].items() if key not in sides[0])]):

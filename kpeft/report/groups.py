@@ -85,6 +85,11 @@ def is_sample(run: Run) -> bool:
     return run.result.data.get("source") == "sample"
 
 
+def has_holdout(run: Run) -> bool:
+    """Whether training rows that were held out chose a run's best evaluation."""
+    return run.result.config["data"].get("holdout") is not None
+
+
 def score_of(run: Run, evaluation: Evaluation) -> Score | None:
     """Returns the evaluation that is shown of a run."""
     return run.result.last if evaluation == "last" else run.result.best

@@ -83,12 +83,26 @@ def test_a_mean_over_fewer_runs_says_so(tmp_path: Path) -> None:
     assert column(table(part(report(tmp_path), "MRPC", "Scores")), "loss") == [("0.5000 (1 of 2 runs)", False)]
 
 
-def test_the_best_evaluation_is_said_to_be_chosen(tmp_path: Path) -> None:
+def test_the_best_evaluation_is_shown_where_it_is_asked_for(tmp_path: Path) -> None:
     write_run(tmp_path, best={**MRPC, "accuracy": 0.99})
-    document = report(tmp_path, "best")
-    assert column(table(part(document, "MRPC", "Scores")), "accuracy") == [("0.9900", False)]
-    assert "chosen on the validation rows" in document.lead[1]
+    assert column(table(part(report(tmp_path, "best"), "MRPC", "Scores")), "accuracy") == [("0.9900", False)]
     assert "after the last step" in report(tmp_path).lead[1]
+
+
+@pytest.mark.parametrize(
+    ("holdouts", "said"),
+    [
+        ([None], "It was chosen on the rows that it is reported on: these scores are too good"),
+        ([0.1, None], "But for runs with --holdout, it was chosen on the rows that it is reported on: these scores"),
+        ([0.1, 0.2], "chosen on training rows that were held out, not on the rows that it is reported on."),
+    ],
+)
+def test_what_chose_the_best_evaluation_is_said(holdouts: list[float | None], said: str, tmp_path: Path) -> None:
+    for number, holdout in enumerate(holdouts):
+        write_run(tmp_path / str(number), data=DataConfig(holdout=holdout))
+    found = report(tmp_path, "best").lead[1]
+    assert said in found
+    assert ("too good" in found) == (None in holdouts)
 
 
 def test_rows_held_out_and_the_test_split_are_said(tmp_path: Path) -> None:
