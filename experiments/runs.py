@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+REFUSED = 2  # the exit status of bad usage or input
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,7 +34,8 @@ class Job:
 def run_all(jobs: list[Job], side_by_side: int) -> int:
     """Runs jobs and says on standard error how each ended; a failed one does not stop the others.
 
-    An interrupt is passed on to the runs, which save where they are; no other begins then.
+    But where the first two are refused with the same words, it is for what all have in common, such as a preset that
+    is not there. An interrupt is passed on to the runs, which save where they are; no other begins then.
 
     Args:
         jobs: In the order in which they begin.
@@ -40,6 +43,9 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
 
     Returns:
         How many failed.
+
+    Raises:
+        ValueError: If the first two are refused with the same words; no other begins then.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     running = _Running(shown=side_by_side == 1 and sys.stderr.isatty())
@@ -48,11 +54,22 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
     with ThreadPoolExecutor(side_by_side) as pool:
         try:  # around submit, too: the first runs are under way before the last is submitted
             ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", running) for number, job in enumerate(jobs, 1)]
-            return sum(end.result() != 0 for end in ends)
-        except KeyboardInterrupt:
+            first = [end.result() for end in ends[:2]]
+            if len(first) == 2 and first[0] == first[1] and first[0].status == REFUSED:
+                raise ValueError(f"the first two runs of {len(jobs)} are refused alike, so no other begins.")
+            return sum(end.result().status != 0 for end in ends)
+        except (KeyboardInterrupt, ValueError):
             pool.shutdown(wait=False, cancel_futures=True)
             running.interrupt()
             raise
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a run ended: its exit status, and the last it said, if that did not go to the terminal."""
+
+    status: int
+    said: str = ""
 
 
 class _Running:
@@ -96,10 +113,10 @@ class _Running:
                 process.send_signal(signal.SIGTERM)
 
 
-def _run(job: Job, number: str, running: _Running) -> int:
+def _run(job: Job, number: str, running: _Running) -> _End:
     if job.needs is not None and not job.needs.exists():
         sys.stderr.write(f"{number} {job.name}: not begun, for the run of {job.needs.parent} has not ended\n")
-        return 1
+        return _End(1)
     share, begun = running.shares.get(), time.monotonic()
     if share:
         os.sched_setaffinity(0, share)  # of this thread, and so of what it starts
@@ -108,9 +125,9 @@ def _run(job: Job, number: str, running: _Running) -> int:
             out, err = process.communicate()
     finally:
         running.shares.put(share)
-    last = ((err or "") if process.returncode else out).strip().splitlines()[-2:]
+    said = " | ".join(((err or "") if process.returncode else out).strip().splitlines()[-2:])
     outcome = f"failed with status {process.returncode}" if process.returncode else "done"
     seconds = time.monotonic() - begun
-    sys.stderr.write(f"{number} {job.name}: {outcome} in {seconds:.0f} s: {' | '.join(last)}\n")
+    sys.stderr.write(f"{number} {job.name}: {outcome} in {seconds:.0f} s: {said}\n")
     sys.stderr.flush()
-    return process.returncode
+    return _End(process.returncode, said)

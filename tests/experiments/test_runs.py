@@ -21,9 +21,10 @@ while :; do sleep 0.05; done
 """
 
 
-def run_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str = CHILD) -> None:
+    """Lets a script stand for Python; its third argument is a job's name."""
     child = tmp_path / "child"
-    child.write_text(CHILD.format(folder=tmp_path))
+    child.write_text(script.format(folder=tmp_path))
     child.chmod(0o755)
     monkeypatch.setattr("experiments.runs.sys.executable", str(child))
 
@@ -76,3 +77,37 @@ def test_a_run_does_not_begin_before_what_it_needs_has_ended(
     first, second = capsys.readouterr().err.splitlines()
     assert "a: done" in first
     assert f"b: not begun, for the run of {tmp_path / 'mnli'} has not ended" in second
+
+
+REFUSING = """#!/bin/sh
+echo "$3" >> "{folder}/begun"
+case "$3" in
+  refused*) sleep 0.2; echo "kpeft: no preset of that name" >&2; exit 2;;
+  other) echo "kpeft: another mistake" >&2; exit 2;;
+  failed) exit 1;;
+esac
+"""
+
+
+@pytest.mark.parametrize("side_by_side", [1, 2])
+def test_runs_that_are_refused_alike_do_not_keep_coming(
+    side_by_side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_children(tmp_path, monkeypatch, REFUSING)
+    names = [f"refused-{number}" for number in range(20)]
+    with pytest.raises(ValueError, match="first two runs of 20 are refused alike, so no other begins"):
+        run_all([Job(name, [name]) for name in names], side_by_side)
+    begun = (tmp_path / "begun").read_text().splitlines()
+    assert {"refused-0", "refused-1"} <= set(begun)
+    assert len(begun) < 20
+    assert "refused-1: failed with status 2 in 0 s: kpeft: no preset of that name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["refused", "other"], ["refused", "good"], ["good", "refused"], ["failed"] * 2])
+def test_other_failures_do_not_stop_the_runs_behind_them(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_children(tmp_path, monkeypatch, REFUSING)
+    jobs = [Job(name, [name]) for name in [*names, "refused", "refused", "good"]]
+    assert run_all(jobs, side_by_side=1) == 2 + sum(name != "good" for name in names)
+    assert len((tmp_path / "begun").read_text().splitlines()) == 5
