@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from command_line import Outcome, Run, basic_arguments, run_in_process
 
@@ -30,6 +31,16 @@ def _little_memory() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers(request: pytest.FixtureRequest) -> None:
+    """Lets a module's generator begin anew, so that a test has the same numbers whatever its worker ran before."""
+    for value in vars(request.module).values():
+        if isinstance(value, np.random.Generator):
+            seeds = value.bit_generator.seed_seq
+            assert isinstance(seeds, np.random.SeedSequence)
+            value.bit_generator.state = np.random.PCG64(seeds).state
 
 
 @pytest.fixture(scope="session")
