@@ -54,7 +54,9 @@ def test_page_and_markdown_go_into_the_folder(report: Report, tmp_path: Path) ->
 def test_output_and_evaluation(report: Report, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "run", best={"accuracy": 0.25})
     assert report(tmp_path / "runs", "--output", tmp_path / "new" / "place", "--evaluation", "best").status == 0
-    assert "chosen on the rows that it is reported on" in (tmp_path / "new" / "place" / "report.html").read_text(encoding="utf-8")
+    assert "chosen on the rows that it is reported on" in (tmp_path / "new" / "place" / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert not (tmp_path / "runs" / "report.html").exists()
 
 
