@@ -35,7 +35,8 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
     """Runs jobs and says on standard error how each ended; a failed one does not stop the others.
 
     But where the first two are refused with the same words, it is for what all have in common, such as a preset that
-    is not there. An interrupt is passed on to the runs, which save where they are; no other begins then.
+    is not there. (A single run's words go to the terminal, if there is one, and are not compared.) An interrupt is
+    passed on to the runs, which save where they are; no other begins then.
 
     Args:
         jobs: In the order in which they begin.
@@ -45,7 +46,7 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
         How many failed.
 
     Raises:
-        ValueError: If the first two are refused with the same words; no other begins then.
+        ValueError: If the first two are refused so; no other begins then.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     running = _Running(shown=side_by_side == 1 and sys.stderr.isatty())
@@ -56,7 +57,7 @@ def run_all(jobs: list[Job], side_by_side: int) -> int:
             ends = [pool.submit(_run, job, f"{number}/{len(jobs)}", running) for number, job in enumerate(jobs, 1)]
             first = [end.result() for end in ends[:2]]
             if len(first) == 2 and first[0] == first[1] and first[0].status == REFUSED:
-                raise ValueError(f"the first two runs of {len(jobs)} are refused alike, so no other begins.")
+                raise ValueError(f"the first two runs of {len(jobs)} are refused, so no other begins.")
             return sum(end.result().status != 0 for end in ends)
         except (KeyboardInterrupt, ValueError):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -96,7 +96,7 @@ def test_runs_that_are_refused_alike_do_not_keep_coming(
 ) -> None:
     run_children(tmp_path, monkeypatch, REFUSING)
     names = [f"refused-{number}" for number in range(20)]
-    with pytest.raises(ValueError, match="first two runs of 20 are refused alike, so no other begins"):
+    with pytest.raises(ValueError, match="first two runs of 20 are refused, so no other begins"):
         run_all([Job(name, [name]) for name in names], side_by_side)
     begun = (tmp_path / "begun").read_text().splitlines()
     assert {"refused-0", "refused-1"} <= set(begun)
